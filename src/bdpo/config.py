@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import difflib
 from pathlib import Path
-from typing import Any, Literal, get_type_hints
+from typing import Any, Literal, get_args, get_type_hints
 
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError, model_validator
@@ -84,6 +84,18 @@ class LossSection(BaseModel):
         return plain | {"name": "dpo"} if plain.get("name") == "sigmoid" else plain
 
 
+class EvaluateSection(Section):
+    """What `bdpo train` asks the model while it trains and at the end; without the section it asks nothing."""
+
+    suite: str = "starter"  # suites and benchmarks, as for `bdpo evaluate --suite`
+    every: int | None = Field(default=None, ge=1)  # steps; None: at the end only
+    limit: int | None = Field(default=16, ge=1)  # prompts of each benchmark, drawn with data.seed
+    max_new_tokens: int = Field(default=64, ge=1)
+    # training stops above this share of harmless prompts not answered
+    stop_over_refusal: float | None = Field(default=None, ge=0, le=1)
+    stop_displacement: float | None = Field(default=None, lt=0)  # ... below this mean chosen log-ratio [nats]
+
+
 class Recipe(Section):
     """A whole run."""
 
@@ -94,6 +106,7 @@ class Recipe(Section):
     loss: LossSection = LossSection()
     train: dict[str, Any] = {}  # passed to TrainingArguments
     peft: dict[str, Any] | None = None  # passed to LoraConfig; null trains all weights
+    evaluate: EvaluateSection | None = None
 
     @model_validator(mode="before")
     @classmethod
@@ -174,7 +187,8 @@ def _sentence(error: ValidationError) -> str:
     first = error.errors()[0]
     path = [str(part) for part in first["loc"]]
     if first["type"] == "extra_forbidden":
-        section: Any = Recipe if len(path) == 1 else Recipe.model_fields[path[0]].annotation
+        kind = Recipe if len(path) == 1 else Recipe.model_fields[path[0]].annotation
+        section: Any = next(kind for kind in (*get_args(kind), kind) if hasattr(kind, "model_fields"))
         return f"unknown key '{'.'.join(path)}'{_nearest(path[-1], list(section.model_fields))}"
     return f"{'.'.join(path)} is {first['input']!r}, but {_wish(error)}."
 
