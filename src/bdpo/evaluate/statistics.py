@@ -9,6 +9,7 @@ Outcomes and scores come as one array a method, prompts in the same order for ev
     difference of two runs' rates, McNemar       compare_rates, mcnemar
     mean over prompts, and over seeds            mean
     difference of means, one or several seeds    compare_means
+    average over benchmarks                      mean, compare_means, with their Parts
     several p values of one table                holm
 
 Every bootstrap here is one: 10,000 resamples with replacement, percentile interval, fixed by rng_seed.
@@ -83,6 +84,14 @@ class Difference:
     baseline_seeds: int = 1
 
 
+@dataclass(frozen=True)
+class Part:
+    """Prompts of one benchmark among those of several, side by side; the weights of all parts sum to 1."""
+
+    n: int
+    weight: float
+
+
 # --- rates --------------------------------------------------------------------------------------------
 def rate(successes: int, n: int) -> Rate:
     """Share of successes with its Wilson score interval (Wilson 1927, JASA 22:209).
@@ -151,10 +160,12 @@ def compare_rates(outcomes: ArrayLike, baseline: ArrayLike, *, rng_seed: int = 0
 
 
 # --- means, of one seed or several --------------------------------------------------------------------
-def mean(scores: ArrayLike, *, rng_seed: int = 0) -> Mean:
+def mean(scores: ArrayLike, *, parts: Sequence[Part] = (), rng_seed: int = 0) -> Mean:
     """Mean score, e.g. of margins, or the rate of several seeds, with its bootstrap interval.
 
     scores  (N,) of one run, whose interval knows nothing of other seeds, or (S, N) of S seeds
+    parts   benchmarks whose prompts stand side by side: the weighted average of their means, each
+            benchmark's prompts drawn apart; none: all prompts are of one
 
     By hand: seeds of 2/3 and 1/3 have mean 1/2 and std sqrt(2) / 6 = 0.235702. A resample is 1 with
     probability 1/4 (the first seed twice) * (2/3)^3 = 0.074 at least, more than 2.5 %, and so for 0.
@@ -165,16 +176,19 @@ def mean(scores: ArrayLike, *, rng_seed: int = 0) -> Mean:
     """
     runs = _checked(scores, "scores")
     seeds, n = runs.shape
-    value, low, high = _difference(runs, np.zeros((1, n)), rng_seed)
-    std = float(runs.mean(axis=1).std(ddof=1)) if seeds > 1 else None
+    value, low, high = _difference(runs, np.zeros((1, n)), rng_seed, parts)
+    std = float(_means(runs, _columns(parts, n)).std(ddof=1)) if seeds > 1 else None
     return Mean(value, low, high, n, seeds, std)
 
 
-def compare_means(scores: ArrayLike, baseline: ArrayLike, *, rng_seed: int = 0) -> Difference:
+def compare_means(
+    scores: ArrayLike, baseline: ArrayLike, *, parts: Sequence[Part] = (), rng_seed: int = 0
+) -> Difference:
     """Difference of two means on the same prompts, each method with its own one or several seeds.
 
     scores    (N,) or (S, N)
     baseline  (N,) or (R, N), with prompt i the same as in scores; R may differ from S
+    parts     as for `mean`
 
     The two methods' seeds are drawn apart: seed 1 of one has nothing in common with seed 1 of the other.
     It gives no p: McNemar's test is of one run of 0s and 1s a side.
@@ -186,7 +200,7 @@ def compare_means(scores: ArrayLike, baseline: ArrayLike, *, rng_seed: int = 0) 
     (1.0, 1.0, 1.0, 2, 2, 1)
     """
     ours, theirs = _checked(scores, "scores"), _checked(baseline, "baseline")
-    value, low, high = _difference(ours, theirs, rng_seed)
+    value, low, high = _difference(ours, theirs, rng_seed, parts)
     return Difference(value, low, high, ours.shape[1], seeds=len(ours), baseline_seeds=len(theirs))
 
 
@@ -214,19 +228,37 @@ def holm(p_values: Sequence[float]) -> list[float]:
 
 
 # --- the bootstrap ------------------------------------------------------------------------------------
-def _difference(scores: Array, baseline: Array, rng_seed: int) -> tuple[float, float, float]:
+def _difference(
+    scores: Array, baseline: Array, rng_seed: int, parts: Sequence[Part] = ()
+) -> tuple[float, float, float]:
     """Mean of scores (S, N) less mean of baseline (R, N), and the interval's ends."""
     n = scores.shape[1]
     if baseline.shape[1] != n:
         raise BdpoError(f"A paired comparison takes the same prompts: {n} against {baseline.shape[1]}.")
     rng = np.random.default_rng(rng_seed)
-    resampled = np.empty(RESAMPLES)
-    for part in np.array_split(resampled, -(-RESAMPLES * n // CELLS)):  # views, filled in place
-        by_prompt = _drawn_seeds(scores, len(part), rng) - _drawn_seeds(baseline, len(part), rng)
-        prompts = rng.integers(n, size=by_prompt.shape)
-        part[:] = np.take_along_axis(by_prompt, prompts, axis=1).mean(axis=1)
+    columns = _columns(parts, n)
+    resampled = np.zeros(RESAMPLES)
+    for share in np.array_split(resampled, -(-RESAMPLES * n // CELLS)):  # views, filled in place
+        by_prompt = _drawn_seeds(scores, len(share), rng) - _drawn_seeds(baseline, len(share), rng)
+        for at, weight in columns:
+            prompts = rng.integers(at.start, at.stop, size=(len(share), at.stop - at.start))
+            share += weight * np.take_along_axis(by_prompt, prompts, axis=1).mean(axis=1)
     low, high = np.quantile(resampled, QUANTILES)
-    return float(scores.mean() - baseline.mean()), float(low), float(high)
+    return float(_means(scores, columns).mean() - _means(baseline, columns).mean()), float(low), float(high)
+
+
+def _columns(parts: Sequence[Part], n: int) -> list[tuple[slice, float]]:
+    """The columns of each part, with its weight."""
+    parts = parts or [Part(n, 1.0)]
+    ends = np.cumsum([part.n for part in parts]).tolist()
+    if ends[-1] != n:
+        raise BdpoError(f"The parts have {ends[-1]} prompts, the scores {n}.")
+    return [(slice(end - part.n, end), part.weight) for part, end in zip(parts, ends, strict=True)]
+
+
+def _means(runs: Array, columns: list[tuple[slice, float]]) -> Array:
+    """The weighted average of the parts' means for each run: (S, N) -> (S,)."""
+    return np.sum([weight * runs[:, at].mean(axis=1) for at, weight in columns], axis=0)
 
 
 def _drawn_seeds(runs: Array, draws: int, rng: np.random.Generator) -> Array:
