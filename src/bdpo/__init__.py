@@ -13,7 +13,8 @@ points only to the left:
     balance.py        mutual information -> weights and scale (pure)
     losses.py         log-ratios -> loss, rewards (pure)
     score.py          stage 1: one pass of the frozen model -> a scored data set (scored.py: its folder)
-    train.py          stage 2: BDPOConfig, BDPOTrainer (prepare.py, batches.py, metrics.py: what goes in and out)
+    train_config.py   stage 2: BDPOConfig
+    train.py          stage 2: BDPOTrainer (prepare.py, batches.py, metrics.py: what goes in and out)
     run.py            a recipe from beginning to end (config.py: what a recipe may say; card.py: the model card)
     models.py         what a model name means (allocator.py, memory.py: speed and size on the machine at hand)
     cli.py            the commands (demo.py, dryrun.py, summary.py: what they show)
@@ -33,13 +34,14 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from bdpo.errors import BdpoError
     from bdpo.pairs import PreferencePair, load_pairs
-    from bdpo.train import BDPOConfig, BDPOTrainer
+    from bdpo.train import BDPOTrainer
+    from bdpo.train_config import BDPOConfig
 
 __version__ = "0.1.0"
 __all__ = ["BDPOConfig", "BDPOTrainer", "BdpoError", "PreferencePair", "load_pairs"]
 
 _HOME = {
-    "BDPOConfig": "bdpo.train",
+    "BDPOConfig": "bdpo.train_config",
     "BDPOTrainer": "bdpo.train",
     "BdpoError": "bdpo.errors",
     "PreferencePair": "bdpo.pairs",

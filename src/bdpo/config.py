@@ -151,7 +151,7 @@ def parse_recipe(content: dict[str, Any], *, where: str = "recipe") -> Recipe:
     except ValidationError as error:
         raise BdpoError(f"{where}: {_sentence(error)}") from None
     from bdpo.losses import loss_parameters
-    from bdpo.train import BDPOConfig
+    from bdpo.train_config import BDPOConfig
 
     try:
         loss_parameters(recipe.loss.name, **(recipe.loss.model_extra or {}))

@@ -17,7 +17,7 @@ from bdpo.errors import BdpoError
 from bdpo.memory import Memory, Shape, training_memory
 from bdpo.pairs import CheckReport, LoadedPairs, check_pairs
 from bdpo.run import bdpo_config, chat_template, lora_config, read_data, token_lengths
-from bdpo.train import BDPOConfig
+from bdpo.train_config import BDPOConfig
 
 
 @dataclass(frozen=True)

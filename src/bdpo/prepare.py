@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeAlias
+from typing import Any, TypeAlias
 
 from datasets import Dataset
 from torch import nn
@@ -19,9 +19,7 @@ from bdpo.models import processes, weights_hash
 from bdpo.pairs import PreferencePair, pairs_from_rows
 from bdpo.score import score
 from bdpo.scored import ScoredData, key_difference, open_scores
-
-if TYPE_CHECKING:
-    from bdpo.train import BDPOConfig
+from bdpo.train_config import BDPOConfig
 
 logger = logging.get_logger(__name__)
 

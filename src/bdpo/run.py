@@ -27,7 +27,8 @@ from bdpo.prepare import refuse_second_adapter
 from bdpo.score import score
 from bdpo.scored import ScoredData
 from bdpo.tokens import tokenize_pairs
-from bdpo.train import BDPOConfig, BDPOTrainer
+from bdpo.train import BDPOTrainer
+from bdpo.train_config import BDPOConfig
 
 
 @dataclass(frozen=True)

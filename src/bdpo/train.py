@@ -1,8 +1,7 @@
-"""Stage 2: BDPOConfig and BDPOTrainer. Only the policy is in memory; the reference was scored in stage 1."""
+"""Stage 2: BDPOTrainer. Only the policy is in memory; the reference was scored in stage 1."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
 from typing import Any
 
 import torch
@@ -13,89 +12,26 @@ from transformers import (
     ProgressCallback,
     Trainer,
     TrainerCallback,
-    TrainingArguments,
 )
 from transformers.trainer_utils import EvalLoopOutput
 from transformers.utils import logging
 
 from bdpo import models
 from bdpo.allocator import keep_freed_memory
-from bdpo.balance import balance
 from bdpo.batches import PairBatch, PairCollator, ScoredRows, StepLoader, StepSampler
 from bdpo.errors import BdpoError
 from bdpo.layout import Layout
 from bdpo.logprobs import branch_logps, choose_layout
-from bdpo.losses import PairLogps, PairWeights, loss_parameters, pair_losses, rewards
+from bdpo.losses import PairLogps, PairWeights, pair_losses, rewards
 from bdpo.metrics import COLUMNS, summarise, tercile_edges
 from bdpo.prepare import Pairs, policy, refuse_second_adapter, scored_rows
+from bdpo.train_config import BDPOConfig
+
+__all__ = ["BDPOConfig", "BDPOTrainer"]
 
 logger = logging.get_logger(__name__)
 
 _FIRST_BATCH_TOLERANCE = 0.05  # nats/token: what bfloat16 may differ from float32 scores
-
-
-@dataclass
-class BDPOConfig(TrainingArguments):
-    """TrainingArguments with the loss, the balance and the scoring; names as in TRL's DPOConfig where it has them."""
-
-    learning_rate: float = field(default=1e-6, metadata={"help": "Initial learning rate of AdamW."})
-    logging_steps: float = field(default=10, metadata={"help": "Log every so many optimiser steps."})
-    loss_type: str = field(default="dpo", metadata={"help": "A name of bdpo.losses.LOSSES; 'sigmoid' means dpo."})
-    beta: float | None = field(
-        default=None, metadata={"help": "Strength of the pull to the reference; None: the loss's own."}
-    )
-    label_smoothing: float | None = field(
-        default=None, metadata={"help": "Probability of a wrong label (dpo, robust)."}
-    )
-    loss_params: dict[str, float] | str | None = field(
-        default=None, metadata={"help": "Further parameters of the loss, such as gamma or nll_weight."}
-    )
-    balance: bool = field(default=True, metadata={"help": "False: weights and scale are 1, the plain loss."})
-    balance_weights: bool = field(default=True, metadata={"help": "Balancing weights; False leaves the scale alone."})
-    balance_scale: bool = field(default=True, metadata={"help": "Scaling factor; False leaves the weights alone."})
-    weighting: str = field(default="sigmoid", metadata={"help": "A name of bdpo.balance.WEIGHTINGS."})
-    temperature: float = field(default=1.0, metadata={"help": "Softens (> 1) or sharpens (< 1) the weights."})
-    estimator: str = field(
-        default="pmi", metadata={"help": "How raw pairs are scored: a name of bdpo.score.ESTIMATORS."}
-    )
-    max_length: int | None = field(
-        default=1024, metadata={"help": "Longest prompt + longer reply of raw pairs [tokens]."}
-    )
-    score_batch_tokens: int | None = field(
-        default=None, metadata={"help": "Tokens of a forward pass when raw pairs are scored; None: by the device."}
-    )
-    scores_dir: str | None = field(
-        default=None, metadata={"help": "Folder in which raw pairs are scored, by data set; None: the cache."}
-    )
-    disable_dropout: bool = field(
-        default=True, metadata={"help": "Set every dropout to 0, so that log-ratios start at 0."}
-    )
-    displacement_alarm: float | None = field(
-        default=-10.0,
-        metadata={"help": "Warn when the mean chosen log-ratio falls below this [nats]; None: never."},
-    )
-
-    _VALID_DICT_FIELDS = [*TrainingArguments._VALID_DICT_FIELDS, "loss_params"]  # noqa: RUF012
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        if isinstance(self.loss_type, list):  # TRL's form
-            if len(self.loss_type) != 1:
-                raise BdpoError("loss_type takes one loss; for an added NLL term set loss_params: {nll_weight: ...}.")
-            self.loss_type = self.loss_type[0]
-        if self.loss_type == "sigmoid":
-            self.loss_type = "dpo"
-        loss_parameters(self.loss_type, **self.hyperparameters())  # refuses what does not fit
-        balance([0.0], [0.0], weighting=self.weighting, temperature=self.temperature)  # likewise
-        for name in ("per_device_train_batch_size", "per_device_eval_batch_size", "gradient_accumulation_steps"):
-            if getattr(self, name) < 1:
-                raise BdpoError(f"{name} is {getattr(self, name)}: it must be at least 1.")
-
-    def hyperparameters(self) -> dict[str, float]:
-        """The loss's keyword values that were set."""
-        given = {"beta": self.beta, "label_smoothing": self.label_smoothing}
-        assert not isinstance(self.loss_params, str)
-        return {name: value for name, value in given.items() if value is not None} | (self.loss_params or {})
 
 
 class BriefProgress(ProgressCallback):
