@@ -1,6 +1,5 @@
 """The command line: help, the whole way on a tiny model, and every mistake as one sentence with exit code 2."""
 
-import gc
 import json
 import os
 import subprocess
@@ -23,15 +22,6 @@ from bdpo.scored import open_scores
 from tiny import make_pairs, tiny_model, tiny_tokenizer
 
 Bdpo = Callable[..., tuple[int, str, str]]
-
-
-@pytest.fixture(scope="module", autouse=True)
-def quick_collections() -> Iterator[None]:
-    """Trainer collects garbage at each start, which takes longer than the steps here: exempt what is loaded."""
-    gc.collect()
-    gc.freeze()
-    yield
-    gc.unfreeze()
 
 
 @pytest.fixture(scope="module")

@@ -1,6 +1,5 @@
 """A recipe from beginning to end on a tiny model: what a run's folder holds, and that it can be used and repeated."""
 
-import gc
 import json
 import shutil
 from collections.abc import Callable, Iterator
@@ -25,15 +24,6 @@ from bdpo.scored import open_scores
 from tiny import CHATML, make_pairs, tiny_model, tiny_tokenizer
 
 IDS = torch.tensor([[1, 40, 41, 42, 2, 50, 51]])
-
-
-@pytest.fixture(scope="module", autouse=True)
-def quick_collections() -> Iterator[None]:
-    """Trainer collects garbage at each start, which takes longer than the steps here: exempt what is loaded."""
-    gc.collect()
-    gc.freeze()
-    yield
-    gc.unfreeze()
 
 
 @pytest.fixture(scope="module")

@@ -1,0 +1,59 @@
+"""Fixtures that several test files use."""
+
+import gc
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from peft import LoraConfig
+
+from bdpo.score import score
+from bdpo.scored import ScoredData
+from bdpo.train import BDPOConfig, BDPOTrainer
+from plain_dpo import BETA, HELD_OUT, PAIRS, RATE, Make
+from tiny import tiny_model, tiny_tokenizer
+
+
+@pytest.fixture(scope="module", autouse=True)
+def quick_collections() -> Iterator[None]:
+    """Trainer collects garbage at each start, which takes longer than the steps here: exempt what is loaded."""
+    gc.collect()
+    gc.freeze()
+    yield
+    gc.unfreeze()
+
+
+@pytest.fixture(scope="module")
+def scores(tmp_path_factory: pytest.TempPathFactory) -> ScoredData:
+    return score(tiny_model(), tiny_tokenizer(), PAIRS, tmp_path_factory.mktemp("scores"))
+
+
+@pytest.fixture(scope="module")
+def held_out(tmp_path_factory: pytest.TempPathFactory) -> ScoredData:
+    return score(tiny_model(), tiny_tokenizer(), HELD_OUT, tmp_path_factory.mktemp("held"))
+
+
+@pytest.fixture
+def make(tmp_path: Path, scores: ScoredData) -> Make:
+    """A trainer on the tiny model and its scores: 21 pairs in steps of 8, logged at each step."""
+
+    def made(
+        data: Any = scores, model: Any = None, *, lora: bool = False, eval: Any = None, **given: Any
+    ) -> BDPOTrainer:
+        values = {
+            "output_dir": str(tmp_path / "run"), "scores_dir": str(tmp_path / "scores"), "report_to": "none",
+            "disable_tqdm": True, "use_cpu": True, "save_strategy": "no", "logging_steps": 1, "beta": BETA,
+            "learning_rate": RATE, "adam_epsilon": 1e-6, "lr_scheduler_type": "linear", "max_steps": 6,
+            "per_device_train_batch_size": 8,
+        }  # fmt: skip
+        return BDPOTrainer(
+            model=tiny_model() if model is None else model,
+            args=BDPOConfig(**{**values, **given}),
+            train_dataset=data,
+            eval_dataset=eval,
+            processing_class=tiny_tokenizer(),
+            peft_config=LoraConfig(r=4, target_modules="all-linear", task_type="CAUSAL_LM") if lora else None,
+        )
+
+    return made
