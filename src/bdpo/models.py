@@ -21,6 +21,7 @@ from typing import Any
 
 import torch
 from accelerate import PartialState
+from accelerate.utils import parse_flag_from_env
 from safetensors import SafetensorError
 from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
 
@@ -48,8 +49,15 @@ def cache_dir() -> Path:
 
 def processes() -> PartialState:
     """This process among those of `accelerate launch` or `torchrun`: which one, how many, on which device."""
-    # by itself accelerate takes each process on CPUs for the only one
-    return PartialState(cpu=not torch.accelerator.is_available())
+    return PartialState(cpu=on_cpu())
+
+
+def on_cpu() -> bool:
+    """Whether this process computes on the CPU: there is nothing else, or the launcher says so.
+
+    accelerate must be told: left to itself it takes each process on a machine without accelerator for the only one.
+    """
+    return not torch.accelerator.is_available() or parse_flag_from_env("ACCELERATE_USE_CPU")
 
 
 def resolve(name: str | Path, *, revision: str | None = None) -> Path:

@@ -9,6 +9,7 @@ from transformers import TrainingArguments
 from bdpo.balance import balance
 from bdpo.errors import BdpoError
 from bdpo.losses import loss_parameters
+from bdpo.models import on_cpu
 
 
 @dataclass
@@ -55,6 +56,7 @@ class BDPOConfig(TrainingArguments):
     _VALID_DICT_FIELDS = [*TrainingArguments._VALID_DICT_FIELDS, "loss_params"]  # noqa: RUF012
 
     def __post_init__(self) -> None:
+        self.use_cpu = self.use_cpu or on_cpu()
         super().__post_init__()
         if isinstance(self.loss_type, list):  # TRL's form
             if len(self.loss_type) != 1:
