@@ -11,7 +11,7 @@ import pytest
 import torch
 import yaml
 from peft import AutoPeftModelForCausalLM
-from transformers import AutoModelForCausalLM, AutoTokenizer
+from transformers import AutoModelForCausalLM, AutoTokenizer, TrainerCallback
 
 import bdpo.score
 from bdpo import models
@@ -202,10 +202,70 @@ def test_resuming_a_run_that_was_cut_ends_like_the_whole_one(lora: RunResult, ho
     cut = home / "cut"
     cut.mkdir()
     shutil.copytree(lora.out / "checkpoint-3", cut / "checkpoint-3")
+    for written_at_the_start in ("recipe.yaml", "scores.json"):
+        shutil.copy(lora.out / written_at_the_start, cut)
     resumed = run_recipe(recipe, cut, resume=True)
     assert resumed.trainer.state.global_step == 6
     assert torch.allclose(logits(resumed.trainer.model), logits(lora.trainer.model), atol=1e-6)
     assert losses(cut) == pytest.approx(losses(lora.out), abs=1e-6)
+
+
+@pytest.fixture
+def begun(home: Path, tmp_path: Path) -> Path:
+    """A run's folder as a stop in the second epoch leaves it."""
+
+    class Stop(TrainerCallback):
+        def on_step_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+            if state.global_step == 4:
+                raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        run_recipe(recipe_in(home, peft=LORA), tmp_path / "begun", callbacks=[Stop()])
+    assert {path.name for path in (tmp_path / "begun").iterdir()} == {"checkpoint-3", "recipe.yaml", "scores.json"}
+    return tmp_path / "begun"
+
+
+def test_a_changed_recipe_or_data_set_is_not_resumed_and_the_fields_are_named(
+    begun: Path, home: Path, passes: list[int]
+) -> None:
+    before = {path: path.read_bytes() for path in begun.glob("*.*")}
+
+    def refused(**sections: Any) -> str:
+        with pytest.raises(BdpoError) as error:
+            run_recipe(recipe_in(home, **{"peft": LORA, **sections}), begun, resume=True)
+        return str(error.value)
+
+    said = refused(loss={"beta": 0.3}, train={"learning_rate": 0.002})
+    assert "differs in loss.beta (None there, 0.3 now); train.learning_rate (0.001 there, 0.002 now). Resume" in said
+    assert "peft.r (4 there, 8 now)" in refused(peft={**LORA, "r": 8})
+    assert "train.num_train_epochs (2.0 there, 3.0 now)" in refused(train={"num_train_epochs": 3})
+    assert "peft.r (4 there, None now)" in refused(peft={})
+    assert passes == [], "before any work"
+    shutil.copy(home / "pairs.jsonl", home / "aside.jsonl")
+    write_pairs(home / "pairs.jsonl", make_pairs(20))
+    assert "was begun with other scores; they differ in rows" in refused()
+    shutil.move(home / "aside.jsonl", home / "pairs.jsonl")
+    assert {path: path.read_bytes() for path in begun.glob("*.*")} == before
+    (begun / "recipe.yaml").unlink()
+    assert "begun holds no recipe.yaml to compare with: bring it back" in refused()
+
+
+def test_what_moves_no_weight_may_be_changed_on_resuming(begun: Path, lora: RunResult, home: Path) -> None:
+    shown = {"logging_steps": 2, "save_total_limit": 1, "displacement_alarm": None}
+    resumed = run_recipe(recipe_in(home, peft=LORA, train=shown, score={"batch_tokens": 300}), begun, resume=True)
+    assert torch.allclose(logits(resumed.trainer.model), logits(lora.trainer.model), atol=1e-6)
+    assert load_recipe(begun / "recipe.yaml").train["logging_steps"] == 2
+
+
+def test_a_run_that_stopped_before_its_first_checkpoint_is_started_again(home: Path, tmp_path: Path) -> None:
+    class Stop(TrainerCallback):
+        def on_step_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+            raise KeyboardInterrupt
+
+    short = recipe_in(home, peft=LORA, train={"max_steps": 1})
+    with pytest.raises(KeyboardInterrupt):
+        run_recipe(short, tmp_path / "run", callbacks=[Stop()])
+    assert run_recipe(short, tmp_path / "run").trainer.state.global_step == 1
 
 
 def test_a_run_does_not_write_over_another_nor_resume_from_nothing(home: Path, lora: RunResult) -> None:

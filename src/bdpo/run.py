@@ -1,7 +1,8 @@
 """A recipe from beginning to end: read the pairs, score them, train, evaluate on held-out pairs, save.
 
-A run's folder holds the adapter or model with its tokenizer, `recipe.yaml` (as resolved), `metrics.json`,
-`scores.json` (the manifest of the training scores) and README.md, the model card.
+A run's folder holds `recipe.yaml` (as resolved) and `scores.json` (the manifest of the training scores) from its first
+step on, which a resumed run must match; at the end also the adapter or model with its tokenizer, `metrics.json` and
+README.md, the model card.
 """
 
 from __future__ import annotations
@@ -20,15 +21,21 @@ from transformers.trainer_utils import get_last_checkpoint
 
 from bdpo import models
 from bdpo.card import model_card
-from bdpo.config import Recipe
+from bdpo.config import Recipe, load_recipe
 from bdpo.errors import BdpoError
 from bdpo.pairs import LoadedPairs, PreferencePair, control_tokens, load_pairs, safedpo_pairs
 from bdpo.prepare import refuse_second_adapter
 from bdpo.score import score
-from bdpo.scored import ScoredData
+from bdpo.scored import ScoredData, key_difference
 from bdpo.tokens import tokenize_pairs
 from bdpo.train import BDPOTrainer
 from bdpo.train_config import BDPOConfig
+
+_RECIPE, _SCORES = "recipe.yaml", "scores.json"
+# What a resumed run may say otherwise, since no weight depends on it: what is shown and kept, and how scoring is done.
+_MAY_DIFFER = {"train.logging_steps", "train.report_to", "train.save_total_limit", "train.disable_tqdm",
+               "train.displacement_alarm", "score.batch_tokens", "score.dir"}  # fmt: skip
+_LENGTH = {"train.num_train_epochs", "train.max_steps"}  # likewise, where the learning rate does not depend on it
 
 
 @dataclass(frozen=True)
@@ -86,13 +93,15 @@ def run_recipe(
     """Train as the recipe says and leave everything in `out`.
 
     Args:
-        resume: go on from the last checkpoint in `out`.
+        resume: go on from the last checkpoint in `out`; recipe and scores must be those that it was made with.
         callbacks: handed to the trainer.
 
     Raises:
         BdpoError: anything a user can mend, before training wherever that can be.
     """
     out = _claimed(out, resume)
+    if resume:
+        _refuse_other_recipe(recipe, out)
     args = bdpo_config(recipe, out)
     loaded = load_model(recipe)
     refuse_second_adapter(loaded.model, recipe.peft)
@@ -108,13 +117,17 @@ def run_recipe(
         peft_config=lora_config(recipe),
         callbacks=list(callbacks),
     )
+    if resume:
+        _refuse_other_scores(scores, out)
+    if trainer.is_world_process_zero():
+        _write_start(recipe, scores, out)
     trained = trainer.train(resume_from_checkpoint=get_last_checkpoint(str(out)) if resume else None)
     metrics = dict(trained.metrics)
     if eval_scores is not None:
         metrics |= trainer.evaluate()
     trainer.save_model()
     if trainer.is_world_process_zero():
-        _write_record(recipe, out, loaded.label, scores, data.counts, metrics, trainer.state.log_history)
+        _write_end(recipe, out, loaded.label, scores, data.counts, metrics, trainer.state.log_history)
     return RunResult(out, metrics, scores, trainer)
 
 
@@ -236,7 +249,10 @@ def _claimed(out: str | Path, resume: bool) -> Path:
         raise BdpoError(f"{out} is a file: choose another --out.")
     if resume and not (out.is_dir() and get_last_checkpoint(str(out))):
         raise BdpoError(f"{out} holds no checkpoint to resume from: leave --resume out.")
-    if not resume and out.is_dir() and any(out.iterdir()):
+    for record in (_RECIPE, _SCORES) if resume else ():
+        if not (out / record).exists():
+            raise BdpoError(f"{out} holds no {record} to compare with: bring it back, or choose another --out.")
+    if not resume and out.is_dir() and any(held.name not in (_RECIPE, _SCORES) for held in out.iterdir()):
         raise BdpoError(f"{out} is not empty: resume it (--resume), choose another --out, or remove it.")
     try:
         out.mkdir(parents=True, exist_ok=True)
@@ -245,13 +261,43 @@ def _claimed(out: str | Path, resume: bool) -> Path:
     return out
 
 
-def _write_record(
+def _refuse_other_recipe(recipe: Recipe, out: Path) -> None:
+    """Another learning rate or loss from a checkpoint on would be no run that any recipe describes."""
+    there, now = _flat(load_recipe(out / _RECIPE)), _flat(recipe)
+    free = _MAY_DIFFER | (_LENGTH if now.get("train.lr_scheduler_type") == "constant" else set())
+    different = key_difference(*({k: v for k, v in flat.items() if k not in free} for flat in (there, now)))
+    if different:
+        raise BdpoError(
+            f"{out} was begun with another recipe; it differs in {'; '.join(different)}. Resume it as {_RECIPE} there "
+            "says, or choose another --out."
+        )
+
+
+def _refuse_other_scores(scores: ScoredData, out: Path) -> None:
+    different = key_difference(json.loads((out / _SCORES).read_text())["key"], scores.manifest["key"])
+    if different:
+        raise BdpoError(
+            f"{out} was begun with other scores; they differ in {'; '.join(different)}. Bring back the model and the "
+            "data of its first part, or choose another --out."
+        )
+
+
+def _flat(recipe: Recipe) -> dict[str, Any]:
+    """`section.key` -> value; sections that are empty are left out."""
+    content = recipe.model_dump(mode="json")
+    return {f"{section}.{key}": value for section, keys in content.items() for key, value in (keys or {}).items()}
+
+
+def _write_start(recipe: Recipe, scores: ScoredData, out: Path) -> None:
+    content = recipe.model_dump(mode="json")
+    (out / _RECIPE).write_text(yaml.safe_dump(content, sort_keys=False), encoding="utf-8")
+    (out / _SCORES).write_text(json.dumps(scores.manifest, indent=2), encoding="utf-8")
+
+
+def _write_end(
     recipe: Recipe, out: Path, label: str, scores: ScoredData, counts: dict[str, int], metrics: dict[str, Any],
     history: list[dict[str, Any]],
 ) -> None:  # fmt: skip
-    content = recipe.model_dump(mode="json")
-    (out / "recipe.yaml").write_text(yaml.safe_dump(content, sort_keys=False), encoding="utf-8")
-    (out / "scores.json").write_text(json.dumps(scores.manifest, indent=2), encoding="utf-8")
     (out / "metrics.json").write_text(json.dumps({"final": metrics, "history": history}, indent=2), encoding="utf-8")
     card = model_card(recipe, label, scores, counts, metrics, adapter=(out / "adapter_config.json").exists())
     (out / "README.md").write_text(card, encoding="utf-8")
