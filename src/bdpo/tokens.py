@@ -14,7 +14,7 @@ from transformers import PreTrainedTokenizerBase
 
 from bdpo.errors import BdpoError
 from bdpo.pairs import Message, PreferencePair, control_tokens
-from bdpo.pairs.control import found_control_tokens
+from bdpo.pairs.control import found_control_tokens, strip_messages
 
 # Some templates print today's date; a fixed one keeps scores from changing overnight. They ask for it by the variable
 # date_string, or by the function strftime_now: that one is shadowed by a macro, since templates are given no functions.
@@ -97,12 +97,52 @@ def tokenize_pair(
             prompt = prompt[:-1]
         replies = [_ids(tokenizer, text) + _eos(tokenizer) for text in (pair.chosen, pair.rejected)]
     else:
-        text = _render(tokenizer, pair.prompt, pair.id, add_generation_prompt=True)
-        prompt = _ids(tokenizer, text)
-        replies = [_reply_ids(tokenizer, pair, text, prompt, reply) for reply in (pair.chosen, pair.rejected)]
+        prompt, replies = _conversation_ids(tokenizer, pair.prompt, (pair.chosen, pair.rejected), f"Pair {pair.id}")
     if not prompt or not all(replies):
         raise BdpoError(f"Pair {pair.id}: the prompt or a reply has no tokens; drop the pair or fill it.")
     return truncate(TokenizedPair(prompt, replies[0], replies[1]), max_length)
+
+
+def prompt_ids(tokenizer: PreTrainedTokenizerBase, messages: Sequence[Message], where: str) -> list[int]:
+    """Token ids of a conversation up to where the reply begins.
+
+    Control tokens are taken out of the turns: what is asked of a model, by a benchmark or an attack, must not
+    become the structure of the conversation.
+
+    Args:
+        where: what to call the conversation in an error.
+
+    Raises:
+        BdpoError: no chat template, or one that refuses the conversation.
+    """
+    stripped = strip_messages(messages, control_tokens(tokenizer))
+    return _ids(tokenizer, _render(tokenizer, stripped, where, add_generation_prompt=True))
+
+
+def options_ids(
+    tokenizer: PreTrainedTokenizerBase, messages: Sequence[Message], options: Sequence[str], where: str
+) -> tuple[list[int], list[list[int]]]:
+    """Token ids of a conversation, as `prompt_ids`, and of each possible reply to it, as those of pairs.
+
+    Raises:
+        BdpoError: as `tokenize_pair` on a chat prompt, though control tokens are taken out and not refused.
+    """
+    controls = control_tokens(tokenizer)
+    said = strip_messages([{"role": "assistant", "content": option} for option in options], controls)
+    replies = [message["content"] for message in said]
+    return _conversation_ids(tokenizer, strip_messages(messages, controls), replies, where)
+
+
+def stop_ids(tokenizer: PreTrainedTokenizerBase) -> set[int]:
+    """Tokens that end a reply: EOS, and the control token with which the chat template closes a turn.
+
+    The two differ where a base model was given a template, whose end of turn its settings do not know.
+    """
+    said = ({"role": "user", "content": "Hi"}, {"role": "assistant", "content": "Yes."})
+    after = _render(tokenizer, said, "A reply", add_generation_prompt=False).rpartition("Yes.")[2]
+    closing = min((token for token in control_tokens(tokenizer) if token in after), key=after.find, default=None)
+    ids = {tokenizer.eos_token_id, None if closing is None else tokenizer.convert_tokens_to_ids(closing)}
+    return {token for token in ids if isinstance(token, int)}
 
 
 def truncate(pair: TokenizedPair, max_length: int | None) -> TokenizedPair:
@@ -155,19 +195,29 @@ def tokenizer_key(tokenizer: PreTrainedTokenizerBase) -> dict[str, str]:
     }
 
 
+def _conversation_ids(
+    tokenizer: PreTrainedTokenizerBase, messages: Sequence[Message], replies: Sequence[str], where: str
+) -> tuple[list[int], list[list[int]]]:
+    """Token ids of a conversation before the reply, and of each reply as what follows them."""
+    text = _render(tokenizer, messages, where, add_generation_prompt=True)
+    prompt = _ids(tokenizer, text)
+    return prompt, [_reply_ids(tokenizer, messages, text, prompt, reply, where) for reply in replies]
+
+
 def _reply_ids(
     tokenizer: PreTrainedTokenizerBase,
-    pair: PreferencePair,
+    messages: Sequence[Message],
     prompt_text: str,
     prompt_ids: list[int],
     reply: str,
+    where: str,
 ) -> list[int]:
-    messages = (*pair.prompt, {"role": "assistant", "content": reply})
-    text = _render(tokenizer, messages, pair.id, add_generation_prompt=False)
+    said = (*messages, {"role": "assistant", "content": reply})
+    text = _render(tokenizer, said, where, add_generation_prompt=False)
     if not text.startswith(prompt_text):
         at = next((i for i, (a, b) in enumerate(zip(text, prompt_text, strict=False)) if a != b), len(text))
         raise BdpoError(
-            f"Pair {pair.id}: the chat template does not render the prompt as a prefix of the conversation. The prompt "
+            f"{where}: the chat template does not render the prompt as a prefix of the conversation. The prompt "
             f"has {prompt_text[at : at + 40]!r} where the conversation has {text[at : at + 40]!r}. Give a template "
             "that leaves earlier turns as they are (model.chat_template), for example without reasoning blocks."
         )

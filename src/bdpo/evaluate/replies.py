@@ -94,8 +94,8 @@ class Generator(Protocol):
     def may_cache(self) -> bool:
         """Whether another model always has another key; a server may change its weights under one name."""
 
-    def fingerprint(self, messages: Sequence[Message]) -> str:
-        """A hash of the prompt as the model reads it."""
+    def fingerprint(self, messages: Sequence[Message], where: str) -> str:
+        """A hash of the prompt as the model reads it; `where` names the prompt in an error."""
 
     def replies(self, prompts: Prompts, sampling: Sampling, on_batch: OnBatch | None = None) -> dict[str, list[Reply]]:
         """All samples of every prompt; `on_batch` is handed the replies as they are made."""
@@ -114,7 +114,7 @@ def collect(
             cannot be written, or what the generator raises.
     """
     key = {**generator.key, **sampling.key}
-    prints = {id: generator.fingerprint(messages) for id, messages in prompts.items()}
+    prints = {id: generator.fingerprint(messages, id) for id, messages in prompts.items()}
     own = _Kept(None if path is None else RecordFile(path), key)
     cache = _Kept(
         RecordFile(cache_dir() / "replies" / f"{key_digest(key)}.jsonl") if generator.may_cache else None, key

@@ -12,7 +12,7 @@ from dataclasses import replace
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
-from bdpo.pairs.record import PreferencePair
+from bdpo.pairs.record import Message, PreferencePair
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -52,8 +52,14 @@ def strip_control_tokens(pair: PreferencePair, tokens: Sequence[str]) -> Prefere
     if isinstance(pair.prompt, str):
         prompt: Any = _strip(pair.prompt, pattern)
     else:
-        prompt = tuple({**message, "content": _strip(message["content"], pattern)} for message in pair.prompt)
+        prompt = strip_messages(pair.prompt, tokens)
     return replace(pair, prompt=prompt, chosen=_strip(pair.chosen, pattern), rejected=_strip(pair.rejected, pattern))
+
+
+def strip_messages(messages: Sequence[Message], tokens: Sequence[str]) -> tuple[Message, ...]:
+    """The conversation without these strings in its turns."""
+    pattern = _pattern(tuple(tokens))
+    return tuple({**message, "content": _strip(message["content"], pattern)} for message in messages)
 
 
 def _strip(text: str, pattern: re.Pattern[str]) -> str:
