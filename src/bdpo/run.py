@@ -94,7 +94,7 @@ def run_recipe(
 
     Args:
         resume: go on from the last checkpoint in `out`; recipe and scores must be those that it was made with.
-        callbacks: handed to the trainer.
+        callbacks: handed to the trainer; one with a method `attach` is given it, so that it can log.
 
     Raises:
         BdpoError: anything a user can mend, before training wherever that can be.
@@ -117,6 +117,9 @@ def run_recipe(
         peft_config=lora_config(recipe),
         callbacks=list(callbacks),
     )
+    for callback in callbacks:
+        if hasattr(callback, "attach"):
+            callback.attach(trainer)
     if resume:
         _refuse_other_scores(scores, out)
     if trainer.is_world_process_zero():
@@ -265,6 +268,7 @@ def _refuse_other_recipe(recipe: Recipe, out: Path) -> None:
     """Another learning rate or loss from a checkpoint on would be no run that any recipe describes."""
     there, now = _flat(load_recipe(out / _RECIPE)), _flat(recipe)
     free = _MAY_DIFFER | (_LENGTH if now.get("train.lr_scheduler_type") == "constant" else set())
+    free |= {key for key in (*there, *now) if key.startswith("evaluate.")}
     different = key_difference(*({k: v for k, v in flat.items() if k not in free} for flat in (there, now)))
     if different:
         raise BdpoError(
