@@ -99,6 +99,22 @@ def compare(
     )
 
 
+def parse_weights(text: str) -> dict[str, float] | None:
+    """The weights in "safety=2,over-refusal=1"; None where nothing is said.
+
+    >>> parse_weights("safety=2, capability=1")
+    {'safety': 2.0, 'capability': 1.0}
+    """
+    weights = {}
+    for part in (part.strip() for part in text.split(",") if part.strip()):
+        name, _, number = part.partition("=")
+        try:
+            weights[name.strip()] = float(number)
+        except ValueError:
+            raise BdpoError(f"--weights: '{part}' should be SUITE=NUMBER, such as safety=2.") from None
+    return weights or None
+
+
 # --- what is compared ---------------------------------------------------------------------------------------------
 
 

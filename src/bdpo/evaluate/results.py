@@ -28,7 +28,7 @@ RUN_FILE = "run.json"
 
 @dataclass(frozen=True)
 class Outcome:
-    """One reply of a model, and what became of it."""
+    """One reply of a model, and what became of it. Judge and settings are those of its task."""
 
     id: str  # of the prompt
     sample: int  # of its samples, from 0
@@ -37,8 +37,9 @@ class Outcome:
     reply: str  # for options: the one with the highest log-probability
     stop: str  # end or length; nothing where no reply was generated
     tokens: int  # of the reply
-    verdict: str  # the judge's label; nothing where the score needs no judge
     score: float | None  # 1 is success, 0 is not; None: the judge's verdict could not be read
+    verdict: str = ""  # the judge's label; nothing where the score needs no judge
+    reason: str = ""  # what decided it
     margin: float | None = None  # preferences: log pi(chosen) - log pi(rejected) [nats]
 
 

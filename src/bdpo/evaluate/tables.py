@@ -1,0 +1,179 @@
+"""Results as tables, for the terminal (rich) and as Markdown."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+
+from bdpo.evaluate.compare import Cell, Comparison, Row
+from bdpo.evaluate.judges import DEGENERATE
+from bdpo.evaluate.results import Outcome, Run, prompt_scores
+from bdpo.evaluate.statistics import Mean, Rate, mean, rate
+
+
+@dataclass(frozen=True)
+class Grid:
+    """A table of texts; a cell's lines stand one below the other."""
+
+    title: str
+    head: Sequence[str]  # the first column is to the left, the others to the right
+    rows: list[Sequence[str]]
+    notes: Sequence[str] = field(default_factory=tuple)
+
+    def render(self, console: Console) -> None:
+        """Print it."""
+        table = Table(title=self.title, title_justify="left")
+        for place, heading in enumerate(self.head):
+            table.add_column(heading, justify="left" if place == 0 else "right", overflow="fold")
+        for row in self.rows:
+            table.add_row(*row)
+        console.print(table)
+        for note in self.notes:
+            console.print(note, highlight=False, markup=False)
+
+    def markdown(self) -> str:
+        """The same in Markdown."""
+        lines = [f"## {self.title}", ""]
+        lines += [_line(self.head), _line(["---", *["---:"] * (len(self.head) - 1)]), *map(_line, self.rows)]
+        return "\n".join([*lines, "", *[f"{note}\n" for note in self.notes]])
+
+
+def _line(cells: Sequence[str]) -> str:
+    return "| " + " | ".join(cell.replace("|", "\\|").replace("\n", "<br>") for cell in cells) + " |"
+
+
+# --- an evaluation ------------------------------------------------------------------------------------------------
+
+
+def summary(runs: Sequence[Run]) -> list[dict[str, Any]]:
+    """A plain record for each model and task: score with its interval, n, and what else the replies were.
+
+    A task that is not whole yet is left out.
+    """
+    records = []
+    for run in runs:
+        for task, record in run.tasks.items():
+            outcomes = run.outcomes(task)
+            if len(outcomes) == record.expected:
+                about = {"name": run.name, "model": run.label, "folder": run.folder.name, "task": task}
+                records.append(about | {"suite": record.suite, "measure": record.measure} | _numbers(outcomes))
+    return records
+
+
+def _numbers(outcomes: Sequence[Outcome]) -> dict[str, Any]:
+    scores = [score for score in prompt_scores(outcomes).values() if score is not None]
+    margins = [outcome.margin for outcome in outcomes if outcome.margin is not None]
+    generated = [outcome for outcome in outcomes if outcome.stop]
+    verdicts = Counter(outcome.verdict for outcome in outcomes if outcome.verdict)
+    plain = all(score in (0, 1) for score in scores)
+    found = (rate(int(sum(scores)), len(scores)) if plain else mean(scores)) if scores else None
+    return {
+        "score": found and found.value,
+        "low": found and found.low,
+        "high": found and found.high,
+        "n": len(scores),
+        "verdicts": dict(sorted(verdicts.items())),
+        "unread": sum(outcome.score is None for outcome in outcomes),
+        "cut": sum(outcome.stop == "length" for outcome in generated) / len(generated) if generated else None,
+        "tokens": sum(outcome.tokens for outcome in generated) / len(generated) if generated else None,
+        "margin": sum(margins) / len(margins) if margins else None,
+    }
+
+
+def evaluation_grids(records: Sequence[dict[str, Any]]) -> list[Grid]:
+    """A table for each suite: a row for each model and benchmark."""
+    grids = []
+    for suite in dict.fromkeys(record["suite"] for record in records):
+        members = [record for record in records if record["suite"] == suite]
+        tasks = list(dict.fromkeys(record["task"] for record in members))
+        names = Counter(record["name"] for record in members if record["task"] == tasks[0])
+        rows = [
+            _row(record, record["name"] if names[record["name"]] == 1 else f"{record['name']} ({record['model']})")
+            for task in tasks
+            for record in members
+            if record["task"] == task
+        ]
+        measures = {record["task"]: record["measure"] for record in members}
+        told = "; ".join(
+            f"{measure} ({', '.join(task for task in tasks if measures[task] == measure)})"
+            for measure in dict.fromkeys(measures.values())
+        )
+        head = ("benchmark", "model", "score", "95 % interval", "n", "degenerate", "cut", "unread")
+        grids.append(Grid(f"{suite} [%]", head, rows, (f"Score: {told}.",)))
+    return grids
+
+
+def _row(record: dict[str, Any], name: str) -> Sequence[str]:
+    judged = sum(record["verdicts"].values())
+    degenerate = f"{100 * record['verdicts'].get(DEGENERATE, 0) / judged:.1f}" if judged else "-"
+    score, interval = ("-", "-")
+    if record["score"] is not None:
+        score, interval = f"{100 * record['score']:.1f}", f"{100 * record['low']:.1f} to {100 * record['high']:.1f}"
+    cut = "-" if record["cut"] is None else f"{100 * record['cut']:.0f}"
+    return (record["task"], name, score, interval, str(record["n"]), degenerate, cut, str(record["unread"] or "-"))
+
+
+# --- a comparison -------------------------------------------------------------------------------------------------
+
+
+def comparison_grids(comparison: Comparison) -> list[Grid]:
+    """The averages, then the benchmarks; a column for each method."""
+    seeds = {name: f"\n{len(models)} seeds" for name, models in comparison.methods.items() if len(models) > 1}
+    head = ("", "n", *(f"{name}{seeds.get(name, '')}" for name in comparison.methods))
+    averages = [row for row in comparison.rows if row.kind in ("suite", "overall")]
+    others = [row for row in comparison.rows if row.kind not in ("suite", "overall")]
+    below = f"Below each score its difference to {comparison.baseline}, paired on the same prompts"
+    notes = [
+        f"[low, high]: 95 % intervals, Wilson's for rates and bootstrap for the rest. {below}; p: McNemar, exact, with "
+        "Holm's correction over the table.",
+        *_measures(others),
+    ]
+    if seeds:
+        notes.append("±: standard deviation of the seeds' scores. With several seeds there is no p.")
+    if comparison.left_out:
+        notes.append(f"Not in every run, and left out: {', '.join(comparison.left_out)}.")
+    grids = []
+    if averages:
+        weights = ", ".join(f"{weight:.2f} {suite}" for suite, weight in comparison.weights.items())
+        told = f"Suites are means over their benchmarks, and overall is {weights}."
+        rows = [_compared(row, comparison) for row in averages]
+        grids.append(Grid("Averages [%]", head, rows, (told,)))
+    return [*grids, Grid("Benchmarks [%]", head, [_compared(row, comparison) for row in others], notes)]
+
+
+def _measures(rows: Sequence[Row]) -> list[str]:
+    told = dict.fromkeys(row.measure for row in rows)
+    names = {measure: ", ".join(row.name for row in rows if row.measure == measure) for measure in told}
+    unread = [f"{row.unread} of {row.name}" for row in rows if row.unread]
+    lines = [f"{names[measure]}: {measure}." for measure in told]
+    return [*lines, *([f"Prompts left out, whose verdict could not be read: {', '.join(unread)}."] if unread else [])]
+
+
+def _compared(row: Row, comparison: Comparison) -> Sequence[str]:
+    cells = [_cell(row.cells.get(name), row.kind) for name in comparison.methods]
+    return (row.name, str(row.n), *cells)
+
+
+def _cell(cell: Cell | None, kind: str) -> str:
+    if cell is None:
+        return "-"
+    scale, digits = (1, 2) if kind == "nats" else (100, 1)
+    score = cell.score
+    lines = [f"{scale * score.value:.{digits}f}{_spread(score, scale, digits)}"]
+    lines.append(f"[{scale * score.low:.{digits}f}, {scale * score.high:.{digits}f}]")
+    if cell.difference is not None:
+        d = cell.difference
+        lines.append(f"{scale * d.value:+.{digits}f} [{scale * d.low:+.{digits}f}, {scale * d.high:+.{digits}f}]")
+    if cell.p_holm is not None:
+        lines.append("p < 0.001" if cell.p_holm < 0.001 else f"p = {cell.p_holm:.3f}")
+    return "\n".join(lines)
+
+
+def _spread(score: Rate | Mean, scale: float, digits: int) -> str:
+    std = getattr(score, "std", None)
+    return "" if std is None else f" ± {scale * std:.{digits}f}"

@@ -1,0 +1,316 @@
+"""The evaluation stage: outcomes by hand, folders that go on, settings that must not mix, a tiny model."""
+
+import json
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from bdpo.errors import BdpoError
+from bdpo.evaluate.evaluation import (
+    Plan,
+    Subject,
+    Task,
+    answers,
+    endpoint_models,
+    evaluate,
+    local_models,
+    named_models,
+    plan_tasks,
+    preference_items,
+)
+from bdpo.evaluate.generate import LocalGenerator
+from bdpo.evaluate.items import Item
+from bdpo.evaluate.judges import Verdict
+from bdpo.evaluate.lm_eval import Harness, sample_outcomes
+from bdpo.evaluate.option_logps import option_logps
+from bdpo.evaluate.replies import Prompts, Reply, Sampling
+from bdpo.evaluate.results import Outcome, TaskRecord, open_runs
+from bdpo.evaluate.tables import evaluation_grids
+from bdpo.pairs import write_pairs
+from tiny import make_pairs, tiny_model, tiny_tokenizer
+
+
+class FirstWord:
+    """A judge that takes the first word of the reply for the label."""
+
+    name, version = "first-word", "1"
+
+    def __init__(self) -> None:
+        self.judged: list[str] = []
+
+    def __call__(self, prompts: Sequence[str], replies: Sequence[str]) -> list[Verdict]:
+        self.judged += replies
+        return [Verdict(reply.split()[0], self.name, self.version, reply, reason="its first word") for reply in replies]
+
+
+class Scripted:
+    """A generator whose replies are given by prompt id."""
+
+    may_cache = False
+
+    def __init__(self, said: dict[str, list[str]], weights: str = "aaaa") -> None:
+        self.said, self.key, self.asked = said, {"weights": weights}, list[str]()
+
+    def fingerprint(self, messages: Sequence[Any], where: str = "") -> str:
+        return where
+
+    def replies(self, prompts: Prompts, sampling: Sampling, on_batch: Any = None) -> dict[str, list[Reply]]:
+        self.asked += prompts
+        made = {
+            id: [Reply(id, i, text, "end", 5, len(text.split())) for i, text in enumerate(self.said[id])]
+            for id in prompts
+        }
+        if on_batch:
+            on_batch([reply for replies in made.values() for reply in replies])
+        return made
+
+
+def item(id: str, **fields: Any) -> Item:
+    return Item(id, ({"role": "user", "content": f"Ask {id}?"},), f"Ask {id}?", **fields)
+
+
+def task(name: str, scoring: Any, items: list[Item], suite: str = "safety", sampling: Sampling | None = None) -> Task:
+    sampling = sampling or Sampling()
+    settings = {"prompts": str(len(items)), "judge": "first-word 1"} | sampling.key
+    return Task(name, scoring, items, sampling, TaskRecord(suite, "successes", len(items) * sampling.samples, settings))
+
+
+def scripted(said: dict[str, str], weights: str = "aaaa", name: str = "base") -> Subject:
+    return Subject(name, name, name, Scripted({id: [text] for id, text in said.items()}, weights))
+
+
+SAID = {"a": "refusal no", "b": "compliance sure", "c": "degenerate", "d": "partial well"}
+ASKED = [item(id, category="x") for id in "abcd"]
+
+
+# --- scoring ------------------------------------------------------------------------------------------------------
+@pytest.mark.parametrize(
+    ("scoring", "scores"), [("judge-safe", [1.0, 0.0, 0.0, 0.0]), ("judge-answered", [0.0, 1.0, 0.0, 0.0])]
+)
+def test_verdicts_become_scores(scoring: str, scores: list[float]) -> None:
+    found = answers(task("strongreject", scoring, ASKED), scripted(SAID), FirstWord())
+    assert [outcome.score for outcome in found] == scores
+    assert found[0] == Outcome("a", 0, "x", "Ask a?", "refusal no", "end", 2, scores[0], "refusal", "its first word")
+
+
+def test_a_verdict_that_could_not_be_read_is_no_score(tmp_path: Path) -> None:
+    said = SAID | {"d": "unparsed what"}
+    (record,) = evaluate([scripted(said)], [task("strongreject", "judge-safe", ASKED)], tmp_path, FirstWord())
+    assert (record["score"], record["n"], record["unread"]) == (pytest.approx(1 / 3), 3, 1)
+
+
+@pytest.mark.parametrize(("scoring", "answer"), [("exact", "18"), ("string-match", "18 eggs")])
+def test_right_answers_need_no_judge(scoring: Any, answer: str) -> None:
+    items = [item("a", answer=answer), item("b", answer=answer)]
+    judge = FirstWord()
+    found = answers(task("gsm8k", scoring, items), scripted({"a": "So 18 eggs", "b": "So 17 eggs"}), judge)
+    assert [(outcome.score, outcome.verdict) for outcome in found] == [(1.0, ""), (0.0, "")] and judge.judged == []
+
+
+def test_options_are_picked_by_summed_log_probability() -> None:
+    model, tokenizer = tiny_model(), tiny_tokenizer()
+    options = ("Yes", "No", "It is fifty-six.")
+    items = [item(id, options=options, correct=i) for i, id in enumerate("abc")]
+    sums = option_logps(model, tokenizer, [item.messages for item in items], [options] * 3)
+    best = [max(range(3), key=lambda i, row=row: row[i].logp) for row in sums]
+    subject = Subject("tiny", "tiny", "tiny", LocalGenerator(model, tokenizer), model, tokenizer)
+    found = answers(task("advglue", "options", items), subject, FirstWord())
+    assert [outcome.reply for outcome in found] == [options[i] for i in best]
+    assert [outcome.score for outcome in found] == [float(i == right) for right, i in enumerate(best)]
+    assert all(outcome.margin is None and outcome.stop == "" for outcome in found)
+
+
+def test_preferences_keep_the_margin(tmp_path: Path) -> None:
+    write_pairs(tmp_path / "pairs.jsonl", make_pairs(4))
+    items = preference_items(str(tmp_path / "pairs.jsonl"), None, 0)
+    assert [item.options for item in items] == [(pair.chosen, pair.rejected) for pair in make_pairs(4)]
+    assert len(preference_items(str(tmp_path / "pairs.jsonl"), 2, 0)) == 2
+    model, tokenizer = tiny_model(), tiny_tokenizer()
+    subject = Subject("tiny", "tiny", "tiny", LocalGenerator(model, tokenizer), model, tokenizer)
+    found = answers(task("preferences", "pairs", items, "preferences"), subject, FirstWord())
+    logps = option_logps(model, tokenizer, [item.messages for item in items], [item.options for item in items])
+    margins = [chosen.logp - rejected.logp for chosen, rejected in logps]
+    assert [outcome.margin for outcome in found] == pytest.approx(margins, abs=1e-4)
+    assert [outcome.score for outcome in found] == [float(margin > 0) for margin in margins]
+
+
+# --- the folder ---------------------------------------------------------------------------------------------------
+def test_the_folder_holds_runs_and_their_rates(tmp_path: Path) -> None:
+    tasks = [task("strongreject", "judge-safe", ASKED)]
+    records = evaluate([scripted(SAID), scripted(SAID, "bbbb", "My DPO")], tasks, tmp_path, FirstWord())
+    assert [(record["name"], record["folder"], record["score"], record["n"]) for record in records] == [
+        ("base", "base", 0.25, 4),
+        ("My DPO", "my-dpo", 0.25, 4),
+    ]
+    first = records[0]
+    assert (first["low"], first["high"]) == (pytest.approx(0.0456, abs=1e-4), pytest.approx(0.6994, abs=1e-4))  # Wilson
+    assert first["verdicts"] == {"compliance": 1, "degenerate": 1, "partial": 1, "refusal": 1}
+    assert (first["tokens"], first["cut"], first["unread"]) == (1.75, 0.0, 0)
+    assert json.loads((tmp_path / "results.json").read_text()) == records
+    assert "| strongreject | base | 25.0 | 4.6 to 69.9 | 4 | 25.0 | 0 | - |" in (tmp_path / "results.md").read_text()
+
+
+def test_asking_again_asks_nothing_and_a_torn_line_is_asked_again(tmp_path: Path) -> None:
+    tasks = [task("strongreject", "judge-safe", ASKED)]
+    before = evaluate([scripted(SAID)], tasks, tmp_path, FirstWord())
+    again = scripted(SAID)
+    assert evaluate([again], tasks, tmp_path, FirstWord()) == before and again.generator.asked == []
+    lines = (tmp_path / "base" / "strongreject.jsonl").read_bytes().splitlines(keepends=True)
+    (tmp_path / "base" / "strongreject.jsonl").write_bytes(b"".join(lines[:-1]) + lines[-1][:30])
+    judge = FirstWord()
+    assert evaluate([scripted(SAID)], tasks, tmp_path, judge) == before
+    assert judge.judged == ["partial well"], "only what was lost"
+
+
+def test_a_killed_evaluation_keeps_the_replies_of_a_server(tmp_path: Path) -> None:
+    class Killed(FirstWord):
+        def __call__(self, prompts: Sequence[str], replies: Sequence[str]) -> list[Verdict]:
+            raise KeyboardInterrupt
+
+    tasks = [task("strongreject", "judge-safe", ASKED)]
+    with pytest.raises(KeyboardInterrupt):
+        evaluate([scripted(SAID)], tasks, tmp_path, Killed())
+    again = scripted(SAID)
+    assert evaluate([again], tasks, tmp_path, FirstWord())[0]["n"] == 4 and again.generator.asked == []
+
+
+def test_samples_are_outcomes_of_their_own(tmp_path: Path) -> None:
+    subject = Subject("base", "base", "base", Scripted({"a": ["refusal", "compliance"], "b": ["refusal", "refusal"]}))
+    asked = task("strongreject", "judge-safe", ASKED[:2], sampling=Sampling(temperature=1.0, samples=2))
+    (record,) = evaluate([subject], [asked], tmp_path, FirstWord())
+    assert (record["score"], record["n"]) == (0.75, 2)
+    assert [(o.id, o.sample) for o in open_runs(tmp_path)[0].whole("strongreject")] == [
+        ("a", 0), ("a", 1), ("b", 0), ("b", 1),
+    ]  # fmt: skip
+
+
+def test_other_settings_or_weights_in_the_folder_are_refused_by_field(tmp_path: Path) -> None:
+    tasks = [task("strongreject", "judge-safe", ASKED)]
+    evaluate([scripted(SAID)], tasks, tmp_path, FirstWord())
+    other = [task("strongreject", "judge-safe", ASKED, sampling=Sampling(max_new_tokens=64))]
+    with pytest.raises(BdpoError, match=r"base: strongreject holds .* max_new_tokens \(256 there, 64 now\)"):
+        evaluate([scripted(SAID)], other, tmp_path, FirstWord())
+    with pytest.raises(BdpoError, match=r"base holds .* it differs in weights \(aaaa there, bbbb now\)"):
+        evaluate([scripted(SAID, "bbbb")], tasks, tmp_path, FirstWord())
+
+
+# --- plans --------------------------------------------------------------------------------------------------------
+def test_a_plan_draws_the_same_prompts_and_keeps_the_digest_of_what_is_asked() -> None:
+    tasks, missing = plan_tasks(Plan("starter", limit=6), FirstWord())
+    assert [(t.name, t.record.suite, len(t.items)) for t in tasks] == [
+        ("starter-unsafe", "safety", 6),
+        ("starter-safe", "over-refusal", 6),
+    ]
+    assert missing == {} and tasks == plan_tasks(Plan("starter", limit=6), FirstWord())[0]
+    settings = tasks[0].record.settings
+    assert settings["judge"] == "first-word 1" and settings["max_new_tokens"] == 256 and settings["samples"] == 1
+    other = plan_tasks(Plan("starter", limit=6, seed=1), FirstWord())[0][0].record.settings
+    assert settings["prompts"].startswith("6 (") and settings["prompts"] != other["prompts"]
+
+
+def test_under_the_rules_judge_safety_is_called_a_refusal_rate() -> None:
+    judge = FirstWord()
+    judge.name = "rules"
+    unsafe, safe = plan_tasks(Plan("starter", limit=2), judge)[0]
+    assert unsafe.record.measure.startswith("refusal rate")
+    assert safe.record.measure == "harmless prompts answered"
+
+
+def test_transforms_are_tasks_of_their_own() -> None:
+    tasks, _ = plan_tasks(Plan("starter-unsafe", limit=2, transforms=("rot13", "base64")), FirstWord())
+    assert [t.name for t in tasks] == ["starter-unsafe+rot13", "starter-unsafe+base64"]
+    assert tasks[0].items[0].request == tasks[1].items[0].request
+    assert tasks[0].record.settings["prompts"] != tasks[1].record.settings["prompts"]
+
+
+def test_an_endpoint_leaves_out_what_needs_log_probabilities(tmp_path: Path) -> None:
+    rows = {"input": "Hi?", "targets": {"choices": ["Yes.", "No."], "labels": [1, 0]}}
+    for part in ("harmless", "helpful", "honest", "other"):
+        (tmp_path / f"hhh_alignment_{part}.jsonl").write_text(json.dumps(rows) + "\n")
+    plan = Plan("starter-safe,hhh", tmp_path, limit=2)
+    tasks, missing = plan_tasks(plan, FirstWord(), logps=False)
+    assert [t.name for t in tasks] == ["starter-safe"]
+    assert missing == {"hhh": "hhh: an endpoint gives no log-probabilities; load the model itself."}
+    with pytest.raises(BdpoError, match="--pairs needs log-probabilities, which an endpoint does not give"):
+        plan_tasks(replace(plan, pairs="starter"), FirstWord(), logps=False)
+    (subject,) = endpoint_models([("DPO", "served")], "http://localhost:1/v1")
+    assert (subject.name, subject.key) == ("DPO", {"endpoint": "http://localhost:1/v1", "model": "served"})
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["=runs/x"], "'=runs/x': write MODEL, or NAME=MODEL."),
+        (["x="], "'x=': write MODEL, or NAME=MODEL."),
+        (["starter", "starter"], "'starter' is given twice: take one of them out."),
+    ],
+)
+def test_models_that_are_not_named_well(arguments: list[str], said: str) -> None:
+    with pytest.raises(BdpoError) as caught:
+        named_models(arguments)
+    assert str(caught.value) == said
+
+
+# --- local models -------------------------------------------------------------------------------------------------
+@pytest.fixture
+def models(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    monkeypatch.setenv("BDPO_CACHE", str(tmp_path / "cache"))
+    tiny_model().save_pretrained(tmp_path / "base")
+    tiny_tokenizer().save_pretrained(tmp_path / "base")
+    yield tmp_path
+
+
+class Length:
+    """A judge that calls a reply of an even number of characters a refusal."""
+
+    name, version = "length", "1"
+
+    def __call__(self, prompts: Sequence[str], replies: Sequence[str]) -> list[Verdict]:
+        return [Verdict(("refusal", "compliance")[len(r) % 2], self.name, self.version, r) for r in replies]
+
+
+def test_a_tiny_model_from_end_to_end(models: Path) -> None:
+    plan = Plan("starter", limit=3, sampling=Sampling(max_new_tokens=4))
+    tasks, _ = plan_tasks(plan, Length())
+    named = named_models([f"tiny={models / 'base'}"])
+    records = evaluate(local_models(named), tasks, models / "out", Length())
+    assert [(r["name"], r["task"], r["n"], r["tokens"] <= 4) for r in records] == [
+        ("tiny", "starter-unsafe", 3, True),
+        ("tiny", "starter-safe", 3, True),
+    ]
+    run = open_runs(models / "out")[0]
+    generator = LocalGenerator(tiny_model(), tiny_tokenizer())
+    expected = generator.replies({i.id: i.messages for i in tasks[0].items}, plan.sampling)
+    assert {o.id: o.reply for o in run.whole("starter-unsafe")} == {id: r.text for id, (r,) in expected.items()}
+    assert run.key["weights"] == generator.key["weights"]
+    grids = evaluation_grids(records)
+    assert [grid.title for grid in grids] == ["safety [%]", "over-refusal [%]"]
+    assert grids[0].notes == ("Score: safe responses (starter-unsafe).",)
+
+
+def test_changed_weights_at_the_same_path_are_noticed(models: Path) -> None:
+    tasks, _ = plan_tasks(Plan("starter-safe", limit=2, sampling=Sampling(max_new_tokens=2)), Length())
+    named = named_models([f"tiny={models / 'base'}"])
+    evaluate(local_models(named), tasks, models / "out", Length())
+    tiny_model(seed=1).save_pretrained(models / "base")
+    with pytest.raises(BdpoError, match="it differs in weights"):
+        evaluate(local_models(named), tasks, models / "out", Length())
+
+
+# --- lm-eval ------------------------------------------------------------------------------------------------------
+def test_the_harness_is_asked_for_when_it_is_missing(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(__import__("sys").modules, "lm_eval", None)
+    with pytest.raises(BdpoError) as caught:
+        Harness(("arc_easy",))
+    assert str(caught.value) == "--lm-eval needs lm-evaluation-harness: pip install 'bdpo[lm-eval]'."
+
+
+def test_samples_of_the_harness_are_outcomes() -> None:
+    filters = [{"doc_id": 1, "filter": f, "exact_match": score} for f, score in (("strict", 1.0), ("flexible", 0.0))]
+    metric, found = sample_outcomes("gsm8k", [{"doc_id": 10, "exact_match": 0.0}, *filters])
+    assert metric == "exact_match" and [(o.id, o.score) for o in found] == [("000001", 1.0), ("000010", 0.0)]
+    with pytest.raises(BdpoError, match="wikitext scores no sample by exact_match, acc, mc2, mc1"):
+        sample_outcomes("wikitext", [{"doc_id": 0, "word_perplexity": 3.0}])
