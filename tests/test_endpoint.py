@@ -8,7 +8,8 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 import pytest
 
 from bdpo.errors import BdpoError
-from bdpo.evaluate.endpoint import ChatEndpoint, Completion
+from bdpo.evaluate.endpoint import ChatEndpoint, Completion, EndpointGenerator
+from bdpo.evaluate.replies import Reply, Sampling
 
 ASKED = [{"role": "user", "content": "Name a river."}]
 
@@ -22,6 +23,7 @@ class Stub(ThreadingHTTPServer):
     """Answers POST requests by `script`: (status, body[, headers]) in turn, the last one for ever; None hangs up."""
 
     daemon_threads = True
+    request_queue_size = 64
 
     def __init__(self, script):
         super().__init__(("127.0.0.1", 0), _Handler)
@@ -178,3 +180,45 @@ def test_several_threads_at_once():
         for thread in threads:
             thread.join(timeout=10)
     assert heard == {i: f"number {i}" for i in range(12)}
+
+
+# --- many prompts ----------------------------------------------------------------------------------------------
+
+
+PROMPTS = {f"p{i}": [{"role": "user", "content": f"number {i}"}] for i in range(8)}
+
+
+def test_replies_come_in_order_with_stops_and_counts():
+    seen = []
+    with serving(lambda body: said(body["messages"][0]["content"], "length")) as server:
+        generator = EndpointGenerator(ChatEndpoint(server.url, "m"), workers=3)
+        made = generator.replies(PROMPTS, Sampling(max_new_tokens=5), seen.extend)
+    assert made == {f"p{i}": [Reply(f"p{i}", 0, f"number {i}", "length", 9, 4)] for i in range(8)}
+    assert list(made) == list(PROMPTS)
+    assert sorted(reply.id for reply in seen) == list(PROMPTS)
+    assert {(body["max_tokens"], body["temperature"], "seed" in body) for _, _, body in server.seen} == {
+        (5, 0.0, False)
+    }
+    assert generator.key == {"endpoint": server.url, "model": "m"} and not generator.may_cache
+
+
+def test_every_sample_has_a_seed_of_its_own_and_always_the_same():
+    how = Sampling(temperature=1.0, top_p=0.9, samples=3, seed=7)
+    with serving(lambda body: said(str(body["seed"]))) as server:
+        generator = EndpointGenerator(ChatEndpoint(server.url, "m"))
+        made = generator.replies(PROMPTS, how)
+        assert generator.replies({"p1": PROMPTS["p1"]}, how)["p1"] == made["p1"]
+        other = generator.replies(PROMPTS, Sampling(temperature=1.0, samples=3, seed=8))
+    seeds = [reply.text for runs in (made, other) for replies in runs.values() for reply in replies]
+    assert len(set(seeds)) == 2 * 8 * 3
+    assert [reply.sample for reply in made["p1"]] == [0, 1, 2]
+
+
+def test_a_refusal_ends_it_and_what_had_come_is_handed_on():
+    def answer(body):
+        return (400, b"no") if body["messages"][0]["content"] == "number 3" else said()
+
+    seen = []
+    with serving(answer) as server, pytest.raises(BdpoError, match=r"refuses the request \(HTTP 400: no\)"):
+        EndpointGenerator(ChatEndpoint(server.url, "m"), workers=1).replies(PROMPTS, Sampling(), seen.extend)
+    assert {reply.id for reply in seen} <= {"p0", "p1", "p2"}

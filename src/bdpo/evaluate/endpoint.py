@@ -1,4 +1,4 @@
-"""A server that speaks OpenAI's chat completions (vLLM, llama.cpp, OpenAI): one request, with patience.
+"""A server that speaks OpenAI's chat completions (vLLM, llama.cpp, OpenAI): one request, with patience; many at once.
 
 The request body is that of https://platform.openai.com/docs/api-reference/chat/create, of which only the fields are
 used that all such servers know.
@@ -6,18 +6,23 @@ used that all such servers know.
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import time
 import urllib.error
 import urllib.request
 from collections.abc import Sequence
+from concurrent.futures import Future, ThreadPoolExecutor, as_completed
 from dataclasses import dataclass
 from http.client import HTTPException
 from typing import Any, Literal
 from urllib.parse import urlsplit
 
+from tqdm import tqdm
+
 from bdpo.errors import BdpoError
+from bdpo.evaluate.replies import OnBatch, Prompts, Reply, Sampling
 from bdpo.pairs import Message
 
 _PASSING = {408, 429}  # too slow, too many: another time it may do; so may every 5xx
@@ -125,6 +130,61 @@ class ChatEndpoint:
             404: f"check the URL and that the server knows a model '{self.model}'",
         }.get(error.code, "check the model's name and the generation settings")
         raise BdpoError(f"{self.url} refuses the request ({failure}): {mend}.")
+
+
+class EndpointGenerator:
+    """Replies of a model behind an endpoint; takes the place of `generate.LocalGenerator`.
+
+    The server renders the prompts (what it makes of control tokens typed in them is its affair) and decides what ends
+    a reply. It is asked `workers` things at once, so that it can batch them. Sampled replies are as repeatable as the
+    server's seeds are.
+    """
+
+    may_cache = False  # a server may change the weights behind a name
+
+    def __init__(self, endpoint: ChatEndpoint, workers: int = 16) -> None:
+        self.endpoint, self.workers = endpoint, workers
+
+    @property
+    def key(self) -> dict[str, Any]:
+        """What is known of what replies depend on."""
+        return {"endpoint": self.endpoint.url, "model": self.endpoint.model}
+
+    def fingerprint(self, messages: Sequence[Message], where: str = "") -> str:
+        """A hash of the conversation."""
+        return hashlib.sha256(json.dumps(list(messages), sort_keys=True).encode()).hexdigest()
+
+    def replies(self, prompts: Prompts, sampling: Sampling, on_batch: OnBatch | None = None) -> dict[str, list[Reply]]:
+        """All samples of every prompt, in the order of `prompts`; `on_batch` gets each reply as it comes.
+
+        Raises:
+            BdpoError: as `ChatEndpoint.complete`; what is still asked for then is given up.
+        """
+        asked = [(id, sample) for id in prompts for sample in range(sampling.samples)]
+        made: dict[tuple[str, int], Reply] = {}
+        pool = ThreadPoolExecutor(self.workers)
+        try:
+            futures: list[Future[Reply]] = [
+                pool.submit(self._reply, id, sample, prompts[id], sampling) for id, sample in asked
+            ]
+            for future in tqdm(as_completed(futures), desc="replies", total=len(asked), unit="reply"):
+                reply = future.result()
+                made[reply.id, reply.sample] = reply
+                if on_batch:
+                    on_batch([reply])
+        finally:
+            pool.shutdown(wait=False, cancel_futures=True)
+        return {id: [made[id, sample] for sample in range(sampling.samples)] for id in prompts}
+
+    def _reply(self, id: str, sample: int, messages: Sequence[Message], sampling: Sampling) -> Reply:
+        said = self.endpoint.complete(
+            messages,
+            max_tokens=sampling.max_new_tokens,
+            temperature=sampling.temperature,
+            top_p=sampling.top_p,
+            seed=sampling.seed_of(self.fingerprint(messages), sample) if sampling.temperature else None,
+        )
+        return Reply(id, sample, said.text, said.stop, said.prompt_tokens, said.tokens)
 
 
 class _NoRedirect(urllib.request.HTTPRedirectHandler):
