@@ -11,11 +11,12 @@ from typing import Annotated
 
 import typer
 
+from bdpo.cli_evaluate import evaluate_app
 from bdpo.errors import BdpoError
 
 _EPILOG = "Errors are one sentence and exit code 2; add --debug anywhere for the traceback."
 app = typer.Typer(
-    help="Balanced DPO for the safety alignment of chat models: check data, measure comprehension, train.",
+    help="Balanced DPO for the safety alignment of chat models: check data, measure, train, evaluate, compare.",
     epilog=_EPILOG,
     no_args_is_help=True,
     pretty_exceptions_enable=False,
@@ -23,6 +24,7 @@ app = typer.Typer(
 )
 data_app = typer.Typer(help="Look at preference data before training on it.", no_args_is_help=True)
 app.add_typer(data_app, name="data")
+app.add_typer(evaluate_app)
 
 _DATA = "starter, a .jsonl/.json/.csv/.parquet file (also .gz), a save_to_disk folder, or a hub name."
 _MODEL = "starter, a model folder, a PEFT adapter folder, a .gguf file, or a hub name."
@@ -152,7 +154,13 @@ def train(
 
         estimate(recipe, out).render(console)
         return
-    result = run_recipe(recipe, out, resume=resume)
+    callbacks = []
+    if recipe.evaluate is not None:
+        from bdpo.evaluate.callback import EvaluationCallback
+        from bdpo.evaluate.judges import make_judge
+
+        callbacks.append(EvaluationCallback(recipe.evaluate, make_judge("rules"), recipe.data.seed))
+    result = run_recipe(recipe, out, resume=resume, callbacks=callbacks)
     if result.trainer.is_world_process_zero():
         from bdpo.summary import render_metrics
 

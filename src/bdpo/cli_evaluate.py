@@ -49,7 +49,7 @@ def evaluate(
     judge: Judge = JudgeName.RULES,
     judge_model: JudgeModel = None,
     judge_endpoint: JudgeEndpoint = None,
-    max_new_tokens: Annotated[int, typer.Option(help="Longest reply [tokens].")] = 256,
+    max_new_tokens: Annotated[int, typer.Option(help="Longest reply, in tokens.")] = 256,
     temperature: Annotated[float, typer.Option(help="0: greedy.")] = 0.0,
     samples: Annotated[int, typer.Option(help="Replies a prompt; several need a temperature.")] = 1,
     batch_size: Annotated[int, typer.Option(help="Replies at once; halved where they do not fit.")] = 25,
