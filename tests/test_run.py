@@ -202,7 +202,7 @@ def test_resuming_a_run_that_was_cut_ends_like_the_whole_one(lora: RunResult, ho
     cut = home / "cut"
     cut.mkdir()
     shutil.copytree(lora.out / "checkpoint-3", cut / "checkpoint-3")
-    for written_at_the_start in ("recipe.yaml", "scores.json"):
+    for written_at_the_start in ("recipe.yaml", "scores.json", "step.json"):
         shutil.copy(lora.out / written_at_the_start, cut)
     resumed = run_recipe(recipe, cut, resume=True)
     assert resumed.trainer.state.global_step == 6
@@ -221,7 +221,8 @@ def begun(home: Path, tmp_path: Path) -> Path:
 
     with pytest.raises(KeyboardInterrupt):
         run_recipe(recipe_in(home, peft=LORA), tmp_path / "begun", callbacks=[Stop()])
-    assert {path.name for path in (tmp_path / "begun").iterdir()} == {"checkpoint-3", "recipe.yaml", "scores.json"}
+    held = {path.name for path in (tmp_path / "begun").iterdir()}
+    assert held == {"checkpoint-3", "recipe.yaml", "scores.json", "step.json"}
     return tmp_path / "begun"
 
 
@@ -240,6 +241,8 @@ def test_a_changed_recipe_or_data_set_is_not_resumed_and_the_fields_are_named(
     assert "peft.r (4 there, 8 now)" in refused(peft={**LORA, "r": 8})
     assert "train.num_train_epochs (2.0 there, 3.0 now)" in refused(train={"num_train_epochs": 3})
     assert "peft.r (4 there, None now)" in refused(peft={})
+    split = {"per_device_train_batch_size": 1, "gradient_accumulation_steps": 3}
+    assert "was begun with 8 pairs a step and these settings make 3: choose" in refused(train=split)
     assert passes == [], "before any work"
     shutil.copy(home / "pairs.jsonl", home / "aside.jsonl")
     write_pairs(home / "pairs.jsonl", make_pairs(20))
@@ -252,7 +255,10 @@ def test_a_changed_recipe_or_data_set_is_not_resumed_and_the_fields_are_named(
 
 def test_what_moves_no_weight_may_be_changed_on_resuming(begun: Path, lora: RunResult, home: Path) -> None:
     shown = {"logging_steps": 2, "save_total_limit": 1, "displacement_alarm": None}
-    resumed = run_recipe(recipe_in(home, peft=LORA, train=shown, score={"batch_tokens": 300}), begun, resume=True)
+    split = {"per_device_train_batch_size": 2, "gradient_accumulation_steps": 4}
+    resumed = run_recipe(
+        recipe_in(home, peft=LORA, train=shown | split, score={"batch_tokens": 300}), begun, resume=True
+    )
     assert torch.allclose(logits(resumed.trainer.model), logits(lora.trainer.model), atol=1e-6)
     assert load_recipe(begun / "recipe.yaml").train["logging_steps"] == 2
 

@@ -66,8 +66,7 @@ def dry_run(recipe: Recipe, out: Path) -> DryRun:
     loaded = LoadedPairs(data.train, recipe.data.train, "as read", len(data.train), data.counts)
     lengths = token_lengths(recipe, tokenizer, data.train)
     shape = _shape(recipe, args, lengths)
-    per_step = args.per_device_train_batch_size * args.gradient_accumulation_steps * args.world_size
-    steps_an_epoch = -(-len(data.train) // per_step)
+    steps_an_epoch = -(-len(data.train) // args.pairs_per_step)
     stored = recipe.model.quantization or ("float32" if recipe.model.dtype == "auto" else recipe.model.dtype)
     return DryRun(
         method=method_name(recipe),
@@ -75,7 +74,7 @@ def dry_run(recipe: Recipe, out: Path) -> DryRun:
         train_pairs=len(data.train),
         eval_pairs=len(data.eval),
         steps=args.max_steps if args.max_steps > 0 else int(steps_an_epoch * args.num_train_epochs),
-        pairs_per_step=per_step,
+        pairs_per_step=args.pairs_per_step,
         shape=shape,
         memory=training_memory(
             shape,

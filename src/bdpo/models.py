@@ -21,9 +21,10 @@ from typing import Any
 
 import torch
 from accelerate import PartialState
-from accelerate.utils import parse_flag_from_env
+from accelerate.utils import parse_flag_from_env, patch_environment
 from safetensors import SafetensorError
 from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
+from transformers.integrations import unset_hf_deepspeed_config
 
 from bdpo.errors import BdpoError
 
@@ -117,7 +118,8 @@ def load(
     if quantization is not None:
         kwargs["quantization_config"] = _quantization_config(quantization)
     try:
-        model: Any = AutoModelForCausalLM.from_pretrained(base, **kwargs)
+        with _whole_weights():
+            model: Any = AutoModelForCausalLM.from_pretrained(base, **kwargs)
         tokenizer = AutoTokenizer.from_pretrained(folder if _has_tokenizer(folder) else base)
         if base != folder:
             from peft import PeftModel
@@ -301,6 +303,14 @@ def _base_of(folder: Path) -> Path:
 
 def _has_tokenizer(folder: Path) -> bool:
     return any((folder / f).exists() for f in ("tokenizer_config.json", "tokenizer.json", "tokenizer.model"))
+
+
+@contextmanager
+def _whole_weights() -> Iterator[None]:
+    """Read all weights in every process, since each hashes and scores them; engines would shard them from the start."""
+    unset_hf_deepspeed_config()  # of ZeRO-3; Trainer sets it again
+    with patch_environment(FSDP_CPU_RAM_EFFICIENT_LOADING="false"):
+        yield
 
 
 @contextmanager

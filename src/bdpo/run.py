@@ -1,8 +1,8 @@
 """A recipe from beginning to end: read the pairs, score them, train, evaluate on held-out pairs, save.
 
-A run's folder holds `recipe.yaml` (as resolved) and `scores.json` (the manifest of the training scores) from its first
-step on, which a resumed run must match; at the end also the adapter or model with its tokenizer, `metrics.json` and
-README.md, the model card.
+A run's folder holds `recipe.yaml` (as resolved), `scores.json` (the manifest of the training scores) and `step.json`
+(how many pairs a step has) from its first step on, which a resumed run must match; at the end also the adapter or model
+with its tokenizer, `metrics.json` and README.md, the model card.
 """
 
 from __future__ import annotations
@@ -31,10 +31,12 @@ from bdpo.tokens import tokenize_pairs
 from bdpo.train import BDPOTrainer
 from bdpo.train_config import BDPOConfig
 
-_RECIPE, _SCORES = "recipe.yaml", "scores.json"
+_RECORDS = _RECIPE, _SCORES, _STEP = "recipe.yaml", "scores.json", "step.json"
 # What a resumed run may say otherwise, since no weight depends on it: what is shown and kept, and how scoring is done.
 _MAY_DIFFER = {"train.logging_steps", "train.report_to", "train.save_total_limit", "train.disable_tqdm",
-               "train.displacement_alarm", "score.batch_tokens", "score.dir"}  # fmt: skip
+               "train.displacement_alarm", "score.batch_tokens", "score.dir",
+               # how a step's pairs are split over processes and passes; `_STEP` holds their number
+               "train.per_device_train_batch_size", "train.gradient_accumulation_steps"}  # fmt: skip
 _LENGTH = {"train.num_train_epochs", "train.max_steps"}  # likewise, where the learning rate does not depend on it
 
 
@@ -100,9 +102,10 @@ def run_recipe(
         BdpoError: anything a user can mend, before training wherever that can be.
     """
     out = _claimed(out, resume)
-    if resume:
-        _refuse_other_recipe(recipe, out)
     args = bdpo_config(recipe, out)
+    if resume:
+        _refuse_other_recipe(recipe, args.pairs_per_step, out)
+    models.processes().wait_for_everyone()  # nothing is written in `out` before all have looked at it
     loaded = load_model(recipe)
     refuse_second_adapter(loaded.model, recipe.peft)
     data = read_data(recipe, loaded.tokenizer)
@@ -123,11 +126,13 @@ def run_recipe(
     if resume:
         _refuse_other_scores(scores, out)
     if trainer.is_world_process_zero():
-        _write_start(recipe, scores, out)
+        _write_start(recipe, scores, args.pairs_per_step, out)
     trained = trainer.train(resume_from_checkpoint=get_last_checkpoint(str(out)) if resume else None)
     metrics = dict(trained.metrics)
     if eval_scores is not None:
         metrics |= trainer.evaluate()
+    if trainer.is_fsdp_enabled:  # checkpoints may be sharded, the result is not
+        trainer.accelerator.state.fsdp_plugin.set_state_dict_type("FULL_STATE_DICT")
     trainer.save_model()
     if trainer.is_world_process_zero():
         _write_end(recipe, out, loaded.label, scores, data.counts, metrics, trainer.state.log_history)
@@ -252,10 +257,10 @@ def _claimed(out: str | Path, resume: bool) -> Path:
         raise BdpoError(f"{out} is a file: choose another --out.")
     if resume and not (out.is_dir() and get_last_checkpoint(str(out))):
         raise BdpoError(f"{out} holds no checkpoint to resume from: leave --resume out.")
-    for record in (_RECIPE, _SCORES) if resume else ():
+    for record in _RECORDS if resume else ():
         if not (out / record).exists():
             raise BdpoError(f"{out} holds no {record} to compare with: bring it back, or choose another --out.")
-    if not resume and out.is_dir() and any(held.name not in (_RECIPE, _SCORES) for held in out.iterdir()):
+    if not resume and out.is_dir() and any(held.name not in _RECORDS for held in out.iterdir()):
         raise BdpoError(f"{out} is not empty: resume it (--resume), choose another --out, or remove it.")
     try:
         out.mkdir(parents=True, exist_ok=True)
@@ -264,7 +269,7 @@ def _claimed(out: str | Path, resume: bool) -> Path:
     return out
 
 
-def _refuse_other_recipe(recipe: Recipe, out: Path) -> None:
+def _refuse_other_recipe(recipe: Recipe, pairs_per_step: int, out: Path) -> None:
     """Another learning rate or loss from a checkpoint on would be no run that any recipe describes."""
     there, now = _flat(load_recipe(out / _RECIPE)), _flat(recipe)
     free = _MAY_DIFFER | (_LENGTH if now.get("train.lr_scheduler_type") == "constant" else set())
@@ -274,6 +279,12 @@ def _refuse_other_recipe(recipe: Recipe, out: Path) -> None:
         raise BdpoError(
             f"{out} was begun with another recipe; it differs in {'; '.join(different)}. Resume it as {_RECIPE} there "
             "says, or choose another --out."
+        )
+    begun_with = json.loads((out / _STEP).read_text())["pairs_per_step"]
+    if begun_with != pairs_per_step:
+        raise BdpoError(
+            f"{out} was begun with {begun_with} pairs a step and these settings make {pairs_per_step}: choose "
+            "train.gradient_accumulation_steps so that train.per_device_train_batch_size x it x processes is that."
         )
 
 
@@ -292,10 +303,11 @@ def _flat(recipe: Recipe) -> dict[str, Any]:
     return {f"{section}.{key}": value for section, keys in content.items() for key, value in (keys or {}).items()}
 
 
-def _write_start(recipe: Recipe, scores: ScoredData, out: Path) -> None:
+def _write_start(recipe: Recipe, scores: ScoredData, pairs_per_step: int, out: Path) -> None:
     content = recipe.model_dump(mode="json")
     (out / _RECIPE).write_text(yaml.safe_dump(content, sort_keys=False), encoding="utf-8")
     (out / _SCORES).write_text(json.dumps(scores.manifest, indent=2), encoding="utf-8")
+    (out / _STEP).write_text(json.dumps({"pairs_per_step": pairs_per_step}), encoding="utf-8")
 
 
 def _write_end(

@@ -119,10 +119,9 @@ class BDPOTrainer(Trainer):
     def get_train_dataloader(self) -> StepLoader:
         """This process's micro-batches of every step."""
         args = self.args
-        micro = args.per_device_train_batch_size
-        per_step = micro * args.gradient_accumulation_steps * args.world_size
         return self._loader(
-            self.train_dataset, micro, per_step, shuffle=args.train_sampling_strategy != "sequential",
+            self.train_dataset, args.per_device_train_batch_size, args.pairs_per_step,
+            shuffle=args.train_sampling_strategy != "sequential",
             drop_last=args.dataloader_drop_last, seed=args.seed if args.data_seed is None else args.data_seed,
         )  # fmt: skip
 

@@ -18,6 +18,8 @@ class BDPOConfig(TrainingArguments):
 
     learning_rate: float = field(default=1e-6, metadata={"help": "Initial learning rate of AdamW."})
     logging_steps: float = field(default=10, metadata={"help": "Log every so many optimiser steps."})
+    # every weight takes part in every step, and looking for those that do not costs a pass over the graph
+    ddp_find_unused_parameters: bool | None = field(default=False, metadata={"help": "As in TrainingArguments."})
     loss_type: str = field(default="dpo", metadata={"help": "A name of bdpo.losses.LOSSES; 'sigmoid' means dpo."})
     beta: float | None = field(
         default=None, metadata={"help": "Strength of the pull to the reference; None: the loss's own."}
@@ -69,6 +71,11 @@ class BDPOConfig(TrainingArguments):
         for name in ("per_device_train_batch_size", "per_device_eval_batch_size", "gradient_accumulation_steps"):
             if getattr(self, name) < 1:
                 raise BdpoError(f"{name} is {getattr(self, name)}: it must be at least 1.")
+
+    @property
+    def pairs_per_step(self) -> int:
+        """Pairs of an optimiser step, over all processes."""
+        return self.per_device_train_batch_size * self.gradient_accumulation_steps * self.world_size
 
     def hyperparameters(self) -> dict[str, float]:
         """The loss's keyword values that were set."""
