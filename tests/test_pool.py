@@ -115,6 +115,12 @@ def test_adapters_that_would_leave_a_trace_get_a_base_of_their_own(names, loaded
     assert loaded == expected
 
 
+def test_two_spellings_of_one_base_are_one(names, loaded, monkeypatch):
+    monkeypatch.chdir(Path(names[1]).parent)
+    assert [name for name, _ in models_sharing_base(["base0", names[0], "./one"])] == ["base0", names[0], "./one"]
+    assert loaded == ["base0"]
+
+
 def test_a_damaged_adapter_is_one_sentence(names):
     weights = Path(names[0]) / "adapter_model.safetensors"
     weights.write_bytes(weights.read_bytes()[:-50])

@@ -31,20 +31,22 @@ def models_sharing_base(names: Sequence[str | Path], **how: Any) -> Iterator[tup
     Raises:
         BdpoError: as `models.load`.
     """
+    folders = {name: resolve(name).resolve() for name in names}  # two spellings of one folder are one
     by_base: dict[Path, list[str | Path]] = {}
     for name in names:
-        by_base.setdefault(base_folder(name), []).append(name)
+        by_base.setdefault(base_folder(folders[name]).resolve(), []).append(name)
     for base, members in by_base.items():
-        shared = load(base, **how) if any(_can_share(resolve(name), base) for name in members) else None
+        sharing = {name for name in members if _can_share(folders[name], base)}
+        shared = load(base, **how) if sharing else None
         for name in members:
             label = STARTER_LABEL if str(name) == STARTER else str(name)
-            if shared is None or not _can_share(resolve(name), base):
+            if shared is None or name not in sharing:
                 yield str(name), load(name, **how)
-            elif resolve(name) == base:
+            elif folders[name] == base:
                 yield str(name), replace(shared, label=label)
             else:
-                model = _adapted(shared.model, resolve(name))
-                tokenizer = load_tokenizer(name)
+                model = _adapted(shared.model, folders[name])
+                tokenizer = load_tokenizer(folders[name])
                 tokenizer.chat_template = how.get("chat_template") or tokenizer.chat_template
                 yield str(name), LoadedModel(model, tokenizer, label)
                 model.unload()
