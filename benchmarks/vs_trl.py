@@ -206,13 +206,13 @@ def _training(args: argparse.Namespace, folder: str) -> dict[str, Any]:
 
 
 def _pairs(args: argparse.Namespace) -> list[Any]:
-    """Pairs drawn (seed 0) from --data, else pairs of random words with HH-RLHF's lengths."""
+    """Pairs of --data whose lengths are those of the whole, else pairs of random words with HH-RLHF's lengths."""
     import random
 
     from bdpo.pairs import PreferencePair, load_pairs
 
     if args.data:
-        return random.Random(0).sample(load_pairs(args.data).pairs, args.pairs)
+        return representative(load_pairs(args.data).pairs, args.pairs)
     draw = random.Random(0)
     words = ["time", "river", "stone", "garden", "window", "quiet", "yellow", "paper", "letter"]
 
@@ -223,6 +223,19 @@ def _pairs(args: argparse.Namespace) -> list[Any]:
         PreferencePair(f"random-{i}", ({"role": "user", "content": text(115)},), text(38), text(48))
         for i in range(args.pairs)
     ]
+
+
+def representative(pairs: list[Any], n: int) -> list[Any]:
+    """n pairs at equal steps through the order of length, shuffled (seed 0): a plain draw of 32 strays by a fourth."""
+    import random
+
+    def length(pair: Any) -> int:
+        return len(str(pair.prompt)) + len(pair.chosen) + len(pair.rejected)
+
+    by_length = sorted(pairs, key=length)
+    drawn = [by_length[int((i + 0.5) * len(pairs) / n)] for i in range(n)]
+    random.Random(0).shuffle(drawn)
+    return drawn
 
 
 def _result(trainer: Any, seconds: float, score_seconds: float) -> dict[str, Any]:

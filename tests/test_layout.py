@@ -8,7 +8,7 @@ import torch
 
 from bdpo import layout as layouts
 from bdpo.errors import BdpoError
-from bdpo.layout import Tree, attention_mask, bucket, hang, lay_out
+from bdpo.layout import Tree, attention_mask, block_table, bucket, hang, lay_out
 
 PAIR = Tree([7, 8, 9], [[1, 2], [3, 4, 5]])
 
@@ -71,7 +71,7 @@ def _random_trees(seed):
 
 
 @pytest.mark.parametrize("dear_tokens", [1, 50, 10**9])  # rows as long as the longest tree, in between, one row
-@pytest.mark.parametrize("layout", ["shared", "padded"])
+@pytest.mark.parametrize("layout", ["packed", "shared", "padded"])
 @pytest.mark.parametrize("seed", range(20))
 def test_each_reply_token_is_predicted_from_its_prefix_and_its_own_earlier_tokens_alone(
     seed, layout, dear_tokens, monkeypatch
@@ -96,6 +96,19 @@ def test_each_reply_token_is_predicted_from_its_prefix_and_its_own_earlier_token
             n += 1
     assert n == len(batch.targets) and len(batch.heads.unique()) == len(batch.heads)
     assert mask.any(-1).sum() >= (batch.tree > 0).sum()  # every token sees at least itself
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_the_blocks_of_a_packed_row_say_what_its_mask_says(seed):
+    batch = lay_out(_random_trees(seed), layout="packed")
+    lengths, prefixes = block_table(batch).T.tolist()
+    starts = [sum(lengths[:i]) for i in range(len(lengths))]
+    visible = torch.zeros(sum(lengths), sum(lengths), dtype=torch.bool)
+    for start, length, prefix in zip(starts, lengths, prefixes, strict=True):
+        own = slice(start, start + length)
+        visible[own, starts[prefix] : starts[prefix] + lengths[prefix]] = True
+        visible[own, own] = torch.ones(length, length).tril().bool()
+    assert torch.equal(visible, attention_mask(batch)[0, 0])
 
 
 @pytest.mark.parametrize("tree", [Tree([], [[1]]), Tree([1], [[2], []])])

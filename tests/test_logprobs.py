@@ -5,6 +5,7 @@ import torch
 from peft import LoraConfig, get_peft_model
 from torch import nn
 
+from bdpo import attention
 from bdpo import layout as layouts
 from bdpo import logprobs
 from bdpo.errors import BdpoError
@@ -66,15 +67,16 @@ def _gradients(model, logps):
 @pytest.mark.parametrize("wrapping", WRAPPINGS)
 @pytest.mark.parametrize("attention", ["sdpa", "eager"])
 @pytest.mark.parametrize("architecture", KNOWN)
-def test_both_layouts_equal_one_plain_forward_per_sequence(architecture, attention, wrapping):
+def test_every_layout_equals_one_plain_forward_per_sequence(architecture, attention, wrapping):
     model = _wrapped(tiny_model(architecture, attn_implementation=attention), wrapping)
-    assert choose_layout(model, LONGEST) == ("shared", f"{architecture} under {attention}")
+    chosen = {"sdpa": "packed", "eager": "shared"}[attention]
+    assert choose_layout(model, LONGEST) == (chosen, f"{architecture} under {attention}")
     expected, expected_entropies = slow_logps(model, TREES)
     expected_gradients = _gradients(model, expected)
     assert expected_gradients.abs().max() > 1
-    for layout in ("shared", "padded"):
+    for layout in (chosen, "shared", "padded"):
         batch = lay_out(TREES, layout=layout)
-        assert batch.layout == layout and batch.input_ids.shape == {"shared": (1, 58), "padded": (9, 21)}[layout]
+        assert batch.layout == layout and batch.input_ids.shape == ((9, 21) if layout == "padded" else (1, 58))
         found = branch_logps(model, batch, entropy=True)
         torch.testing.assert_close(found.logps, expected, atol=1e-4, rtol=0)
         torch.testing.assert_close(found.entropies, expected_entropies, atol=1e-4, rtol=0)
@@ -99,19 +101,22 @@ def test_an_adapter_with_weights_changes_the_numbers():
     assert (plain - adapted).abs().min() > 0.01
 
 
-@pytest.mark.parametrize(("dear_tokens", "shape"), [(1, (2, 40)), (10**9, (1, 72))])
+@pytest.mark.parametrize(
+    ("layout", "dear_tokens", "shape"),
+    [("shared", 1, (2, 40)), ("shared", 10**9, (1, 72)), ("packed", 1, (1, 72)), ("packed", 10**9, (1, 72))],
+)
 @torch.no_grad()
-def test_packing_several_trees_in_a_row_changes_nothing(dear_tokens, shape, monkeypatch):
+def test_packing_several_trees_in_a_row_changes_nothing(layout, dear_tokens, shape, monkeypatch):
     monkeypatch.setattr(layouts, "_ATTENTION_TOKENS", dear_tokens)
     model = tiny_model()
     trees = _trees([(20, (10, 10)), (3, (4, 5)), (2, (2, 3)), (6, (3, 4))], seed=1)  # 40, 12, 7, 13 tokens
-    together = lay_out(trees)
+    together = lay_out(trees, layout=layout)
     assert together.input_ids.shape == shape
     alone = torch.cat([branch_logps(model, lay_out([tree])).logps for tree in trees])
     torch.testing.assert_close(branch_logps(model, together).logps, alone, atol=1e-4, rtol=0)
 
 
-@pytest.mark.parametrize("layout", ["shared", "padded"])
+@pytest.mark.parametrize("layout", ["packed", "shared", "padded"])
 @torch.no_grad()
 def test_the_head_sees_the_predicting_positions_only_and_the_hook_goes(layout):
     model = tiny_model()
@@ -120,7 +125,7 @@ def test_the_head_sees_the_predicting_positions_only_and_the_hook_goes(layout):
     handle = model.lm_head.register_forward_hook(lambda module, args, output: shapes.append(tuple(output.shape)))
     branch_logps(model, batch)
     tokens = sum(len(branch) for tree in TREES for branch in tree.branches)  # 40
-    predicting = {"shared": tokens - 5, "padded": tokens}[layout]  # a prefix's last token serves all of its branches
+    predicting = tokens if layout == "padded" else tokens - 5  # a prefix's last token serves all of its branches
     assert shapes == [(1, predicting, 320)]
     handle.remove()
     assert not model.lm_head._forward_pre_hooks
@@ -182,7 +187,7 @@ def test_a_window_shorter_than_the_branch_gives_padded(attention):
 @torch.no_grad()
 def test_a_window_as_long_as_the_branch_gives_shared():
     model = tiny_model("mistral", sliding_window=LONGEST)
-    assert choose_layout(model, LONGEST)[0] == "shared"
+    assert choose_layout(model, LONGEST)[0] == "packed"
     assert choose_layout(model, LONGEST + 1)[0] == "padded"
     assert lay_out(TREES).input_ids.shape[1] > LONGEST  # the row is longer than the window, the branches are not
     found = branch_logps(model, lay_out(TREES)).logps
@@ -222,13 +227,13 @@ def test_attention_that_takes_no_mask_gives_padded_without_its_kernel():
 
 
 @torch.no_grad()
-def test_an_unknown_architecture_is_probed_in_both_layouts():
+def test_an_unknown_architecture_is_probed():
     model = tiny_model("qwen3").train()
     rows = []
     handle = model.register_forward_pre_hook(
         lambda module, args, kwargs: rows.append(tuple(kwargs["input_ids"].shape)), with_kwargs=True
     )
-    assert choose_layout(model, LONGEST) == ("shared", "a probe of qwen3 agreed")
+    assert choose_layout(model, LONGEST) == ("packed", "a probe of qwen3 agreed")
     handle.remove()
     assert rows == [(1, LONGEST + 4), (2, LONGEST)]  # prompt of 17, two replies of 4
     assert model.training  # as it was
@@ -237,7 +242,7 @@ def test_an_unknown_architecture_is_probed_in_both_layouts():
 
 
 def test_a_probe_that_differs_gives_padded(monkeypatch):
-    model = tiny_model("qwen3")
+    model = tiny_model("qwen3", attn_implementation="eager")
     monkeypatch.setattr(
         logprobs,
         "attention_mask",
@@ -255,8 +260,17 @@ def test_the_probe_finds_a_window_that_the_config_does_not_name(monkeypatch):
     model = tiny_model("mistral-windowed")
     monkeypatch.setattr(logprobs, "_SHARED_KNOWN", set())
     monkeypatch.setattr(logprobs, "window_of", lambda config: None)
-    assert choose_layout(model, 8)[0] == "shared"
+    assert choose_layout(model, 8)[0] == "packed"
     assert choose_layout(model, 12)[0] == "padded"
+
+
+def test_where_blocks_do_not_pass_a_dense_mask_is_probed(monkeypatch):
+    model = tiny_model("qwen3")
+    monkeypatch.setattr(attention, "_UNKNOWN_HERE", ("sliding_window",))
+    model.config.sliding_window = 512  # qwen3 hands it to its attention
+    for layer in model.model.layers:
+        layer.self_attn.sliding_window = 512
+    assert choose_layout(model, LONGEST) == ("shared", "a probe of qwen3 agreed")
 
 
 @torch.no_grad()

@@ -391,7 +391,7 @@ def test_a_full_disk_is_one_sentence_and_what_was_written_is_kept(model, tokeniz
 # --- what is said ----------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("layout", ["shared", "padded"])
+@pytest.mark.parametrize("layout", ["packed", "shared", "padded"])
 @pytest.mark.parametrize("estimator", list(ESTIMATORS))
 def test_the_progress_bar_ends_at_its_total(estimator, layout, model, tokenizer, tmp_path, monkeypatch):
     bars = []

@@ -8,8 +8,9 @@ position ids restart after it, and the attention mask hides the branches from on
     position     0  1  2    3  4    3  4  5          c1 sees p0 p1 p2 c0 c1
     branch       0  0  0    1  1    2  2  2
 
-Short trees share a row, hidden from one another in the same way, so that little is spent on padding. The `padded`
-layout has one branch a sequence, for models that cannot take such a mask.
+Short trees share a row, hidden from one another in the same way, so that little is spent on padding. The `packed`
+layout has all trees in one row, for attention that looks at visible blocks only (`bdpo.attention`) and so does not grow
+with the row. The `padded` layout has one branch a sequence, for models that cannot take such a mask.
 """
 
 from __future__ import annotations
@@ -26,7 +27,7 @@ from bdpo.errors import BdpoError
 
 _ATTENTION_TOKENS = 2000  # row length at which attention takes about as long as all else (135M parameters on a CPU)
 
-Layout = Literal["shared", "padded"]
+Layout = Literal["packed", "shared", "padded"]
 Ids = Sequence[int]
 
 
@@ -72,7 +73,7 @@ def lay_out(trees: Sequence[Tree], *, layout: Layout = "shared", pad_id: int = 0
 
     Args:
         trees: at least one.
-        layout: `shared` (trees packed into rows at the least cost), or `padded`.
+        layout: `packed` (one row), `shared` (trees packed into rows at the least cost), or `padded`.
         pad_id: token id written where a row is not filled; it is masked and may be any valid id.
 
     Raises:
@@ -89,8 +90,10 @@ def lay_out(trees: Sequence[Tree], *, layout: Layout = "shared", pad_id: int = 0
         if not tree.prefix or not all(tree.branches):
             raise BdpoError("A prefix and each of its branches need at least one token.")
         first_branch.append(first_branch[-1] + len(tree.branches))
-    if layout == "shared":
-        numbered = [(first_branch[i], tree) for i, tree in enumerate(trees)]
+    numbered = [(first_branch[i], tree) for i, tree in enumerate(trees)]
+    if layout == "packed":
+        rows = [numbered]
+    elif layout == "shared":
         rows = _pack(numbered)
     else:
         rows = [
@@ -117,8 +120,23 @@ def lay_out(trees: Sequence[Tree], *, layout: Layout = "shared", pad_id: int = 0
     )
 
 
+def block_table(batch: BranchBatch) -> Tensor:
+    """The blocks of a `packed` row, in order: (S, 2) int64, the length of each, and which block is its prefix.
+
+    A prefix is its own prefix.
+
+    >>> block_table(lay_out([Tree([7, 8], [[1, 2], [3]]), Tree([9], [[4]])], layout="packed")).tolist()
+    [[2, 0], [2, 0], [1, 0], [1, 3], [1, 3]]
+    """
+    tokens = torch.stack([batch.tree[0], batch.branch[0]])
+    (_, branch), lengths = torch.unique_consecutive(tokens, dim=1, return_counts=True)
+    is_prefix = branch == 0
+    prefix = is_prefix.nonzero().flatten()[is_prefix.cumsum(0) - 1]
+    return torch.stack([lengths, prefix], dim=1)
+
+
 def attention_mask(batch: BranchBatch) -> Tensor:
-    """Which token sees which: (B, 1, L, L) bool, True = visible, for `shared`; (B, L) int64 for `padded`.
+    """Which token sees which: (B, 1, L, L) bool, True = visible; for `padded` (B, L) int64, 1 = not padding.
 
     A token sees itself, the earlier tokens of its own branch, and its tree's prefix.
     """

@@ -12,8 +12,9 @@ from accelerate.utils import extract_model_from_parallel
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
+from bdpo import attention  # noqa: F401  sdpa learns to take the blocks of a packed row
 from bdpo.errors import BdpoError
-from bdpo.layout import BranchBatch, Layout, Tree, attention_mask, lay_out
+from bdpo.layout import BranchBatch, Layout, Tree, attention_mask, block_table, lay_out
 
 # Architectures whose two layouts were compared (tests/test_logprobs.py); others are probed on one pair.
 _SHARED_KNOWN = {"llama", "qwen2", "mistral", "gemma", "gpt2"}
@@ -63,7 +64,7 @@ def branch_logps(model: nn.Module, batch: BranchBatch, *, entropy: bool = False)
 
 
 def choose_layout(model: nn.Module, longest: int) -> tuple[Layout, str]:
-    """Which layout `model` can take, and why: `shared` wherever a custom mask works, else `padded`.
+    """Which layout `model` can take, and why: `packed` or `shared` wherever a custom mask works, else `padded`.
 
     Architectures not known are probed: one pair of that length is computed in both layouts and compared.
 
@@ -74,7 +75,8 @@ def choose_layout(model: nn.Module, longest: int) -> tuple[Layout, str]:
     kind = inner_model(model).config.model_type
     config = inner_model(model).config.get_text_config()
     implementation = config._attn_implementation
-    if implementation not in _MASKED_KERNELS:
+    layouts = _layouts_of(implementation, next(model.parameters()).device)
+    if not layouts:
         return "padded", f"{implementation} attention takes no custom mask"
     window = window_of(config)
     if window is not None and window < longest:
@@ -83,15 +85,31 @@ def choose_layout(model: nn.Module, longest: int) -> tuple[Layout, str]:
             f"the sliding window of {window} tokens is shorter than the longest branch, {longest}",
         )
     if kind in _SHARED_KNOWN:
-        return "shared", f"{kind} under {implementation}"
+        return layouts[0], f"{kind} under {implementation}"
+    why = ""
+    for layout in layouts:
+        why = _objection(model, layout, longest)
+        if not why:
+            return layout, f"a probe of {kind} agreed"
+    return "padded", why
+
+
+def _layouts_of(implementation: str, device: torch.device) -> tuple[Layout, ...]:
+    """The layouts with a pair in one sequence that an attention implementation may take, the fastest first."""
+    if implementation == "sdpa" and device.type == "cpu":
+        return ("packed", "shared")
+    return ("shared",) if implementation in _MASKED_KERNELS else ()
+
+
+def _objection(model: nn.Module, layout: Layout, longest: int) -> str:
+    """What a probe of a layout has against it; nothing where it gives the numbers of the padded one."""
+    kind = inner_model(model).config.model_type
     try:
-        gap = _layout_gap(model, longest)
+        gap = _layout_gap(model, layout, longest)
     except (BdpoError, ValueError, TypeError, RuntimeError, IndexError, NotImplementedError) as error:
-        return "padded", f"{kind} refuses a custom mask ({type(error).__name__})"
-    dtype = next(model.parameters()).dtype
-    if not gap <= _PROBE_TOLERANCE.get(dtype, 0.25):
-        return "padded", f"a probe of {kind} differed by {gap:.2g} nats between the layouts"
-    return "shared", f"a probe of {kind} agreed"
+        return f"{kind} refuses a custom mask ({type(error).__name__})"
+    agreed = gap <= _PROBE_TOLERANCE.get(next(model.parameters()).dtype, 0.25)
+    return "" if agreed else f"a probe of {kind} differed by {gap:.2g} nats between the layouts"
 
 
 def window_of(config: Any) -> int | None:
@@ -133,27 +151,29 @@ class _TokenLogps(torch.autograd.Function):
         return gradient.index_put_((rows, targets), upstream, accumulate=True), None, None
 
 
-def _layout_gap(model: nn.Module, longest: int) -> float:
-    """Largest difference between the layouts on a pair whose prompt fills `longest` tokens, so that windows show."""
+def _layout_gap(model: nn.Module, layout: Layout, longest: int) -> float:
+    """Largest difference to `padded` on a pair whose prompt fills `longest` tokens, so that windows show."""
     device = next(model.parameters()).device
     ids = torch.randint(3, 100, (max(longest - 4, 4) + 8,), generator=torch.Generator().manual_seed(0)).tolist()
     tree = Tree(ids[:-8], [ids[-8:-4], ids[-4:]])
     was_training = model.training
     model.eval()
     with torch.no_grad():
-        shared, padded = (
-            branch_logps(model, lay_out([tree], layout=layout).to(device)).logps for layout in ("shared", "padded")
+        found, padded = (
+            branch_logps(model, lay_out([tree], layout=which).to(device)).logps for which in (layout, "padded")
         )
     model.train(was_training)
-    return float((shared - padded).abs().max())
+    return float((found - padded).abs().max())
 
 
 def _mask_for(model: nn.Module, batch: BranchBatch) -> Tensor:
-    """The mask as the model's attention takes it.
+    """The mask as the model's attention takes it: blocks for `packed`, one for each token for `padded`.
 
     Additive for `shared`: eager adds it to the scores (a boolean one would add 1 and hide nothing), and sdpa would
     turn a boolean one into this, and keep it for the backward pass, once a layer.
     """
+    if batch.layout == "packed":
+        return block_table(batch)[None, None]
     mask = attention_mask(batch)
     if batch.layout == "padded":
         return mask
