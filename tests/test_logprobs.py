@@ -5,9 +5,8 @@ import torch
 from peft import LoraConfig, get_peft_model
 from torch import nn
 
-from bdpo import attention
+from bdpo import attention, logprobs
 from bdpo import layout as layouts
-from bdpo import logprobs
 from bdpo.errors import BdpoError
 from bdpo.layout import Tree, lay_out
 from bdpo.logprobs import branch_logps, choose_layout, window_of
