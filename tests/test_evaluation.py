@@ -100,6 +100,9 @@ def test_a_verdict_that_could_not_be_read_is_no_score(tmp_path: Path) -> None:
     said = SAID | {"d": "unparsed what"}
     (record,) = evaluate([scripted(said)], [task("strongreject", "judge-safe", ASKED)], tmp_path, FirstWord())
     assert (record["score"], record["n"], record["unread"]) == (pytest.approx(1 / 3), 3, 1)
+    assert evaluation_grids([record])[0].notes[1] == (
+        "Verdicts that could not be read, not counted in n: 1 of base on strongreject."
+    )
 
 
 @pytest.mark.parametrize(("scoring", "answer"), [("exact", "18"), ("string-match", "18 eggs")])
@@ -150,7 +153,7 @@ def test_the_folder_holds_runs_and_their_rates(tmp_path: Path) -> None:
     assert first["verdicts"] == {"compliance": 1, "degenerate": 1, "partial": 1, "refusal": 1}
     assert (first["tokens"], first["cut"], first["unread"]) == (1.75, 0.0, 0)
     assert json.loads((tmp_path / "results.json").read_text()) == records
-    assert "| strongreject | base | 25.0 | 4.6 to 69.9 | 4 | 25.0 | 0 | - |" in (tmp_path / "results.md").read_text()
+    assert "| strongreject | base | 25.0 [4.6, 69.9] | 4 | 25.0 | 0 |" in (tmp_path / "results.md").read_text()
 
 
 def test_asking_again_asks_nothing_and_a_torn_line_is_asked_again(tmp_path: Path) -> None:

@@ -9,11 +9,14 @@ from __future__ import annotations
 
 import hashlib
 import json
+import sys
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
+
+from tqdm import tqdm
 
 from bdpo.errors import BdpoError
 from bdpo.evaluate.answers import contains_answer, picked, same_number
@@ -230,6 +233,7 @@ def answer(run: Run, task: Task, subject: Subject, judge: Judge) -> None:
     todo = [item for item in task.items if done[item.id] < task.record.expected // len(task.items)]
     if not todo:
         return
+    tqdm.write(f"{subject.name}: {task.name}, {len(todo)} prompts", file=sys.stderr)
     if task.scoring in _BY_LOGPS:
         for items in _batches(todo):
             run.append(task.name, by_logps(replace(task, items=items), subject))

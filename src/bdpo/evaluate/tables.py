@@ -29,7 +29,7 @@ class Grid:
         """Print it."""
         table = Table(title=self.title, title_justify="left")
         for place, heading in enumerate(self.head):
-            table.add_column(heading, justify="left" if place == 0 else "right", overflow="fold")
+            table.add_column(heading, justify="right" if place else "left", no_wrap=place == 0, overflow="fold")
         for row in self.rows:
             table.add_row(*row)
         console.print(table)
@@ -103,19 +103,24 @@ def evaluation_grids(records: Sequence[dict[str, Any]]) -> list[Grid]:
             f"{measure} ({', '.join(task for task in tasks if measures[task] == measure)})"
             for measure in dict.fromkeys(measures.values())
         )
-        head = ("benchmark", "model", "score", "95 % interval", "n", "degenerate", "cut", "unread")
-        grids.append(Grid(f"{suite} [%]", head, rows, (f"Score: {told}.",)))
+        head = ("benchmark", "model", "score [95 % interval]", "n", "degenerate", "cut")
+        grids.append(Grid(f"{suite} [%]", head, rows, (f"Score: {told}.", *_unread(members))))
     return grids
 
 
 def _row(record: dict[str, Any], name: str) -> Sequence[str]:
     judged = sum(record["verdicts"].values())
     degenerate = f"{100 * record['verdicts'].get(DEGENERATE, 0) / judged:.1f}" if judged else "-"
-    score, interval = ("-", "-")
+    score = "-"
     if record["score"] is not None:
-        score, interval = f"{100 * record['score']:.1f}", f"{100 * record['low']:.1f} to {100 * record['high']:.1f}"
+        score = f"{100 * record['score']:.1f} [{100 * record['low']:.1f}, {100 * record['high']:.1f}]"
     cut = "-" if record["cut"] is None else f"{100 * record['cut']:.0f}"
-    return (record["task"], name, score, interval, str(record["n"]), degenerate, cut, str(record["unread"] or "-"))
+    return (record["task"], name, score, str(record["n"]), degenerate, cut)
+
+
+def _unread(records: Sequence[dict[str, Any]]) -> list[str]:
+    found = [f"{record['unread']} of {record['name']} on {record['task']}" for record in records if record["unread"]]
+    return [f"Verdicts that could not be read, not counted in n: {', '.join(found)}."] if found else []
 
 
 # --- a comparison -------------------------------------------------------------------------------------------------
@@ -140,7 +145,10 @@ def comparison_grids(comparison: Comparison) -> list[Grid]:
     grids = []
     if averages:
         weights = ", ".join(f"{weight:.2f} {suite}" for suite, weight in comparison.weights.items())
-        told = f"Suites are means over their benchmarks, and overall is {weights}."
+        told = (
+            "Higher is better: safety is safe responses, over-refusal is harmless prompts answered. "
+            f"Suites are means over their benchmarks, and overall is {weights}."
+        )
         rows = [_compared(row, comparison) for row in averages]
         grids.append(Grid("Averages [%]", head, rows, (told,)))
     return [*grids, Grid("Benchmarks [%]", head, [_compared(row, comparison) for row in others], notes)]

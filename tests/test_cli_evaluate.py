@@ -1,0 +1,131 @@
+"""The commands of stage 3 in this process: evaluate, compare, judge-agreement, and a recipe that evaluates."""
+
+import json
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from bdpo.cli import main
+from bdpo.evaluate.judges.rules import rules
+from bdpo.evaluate.results import open_runs
+from bdpo.pairs import write_pairs
+from tiny import make_pairs, tiny_model, tiny_tokenizer
+
+Bdpo = Callable[..., tuple[int, str, str]]
+ASK = ("--limit", "3", "--max-new-tokens", "4", "--suite")
+
+
+@pytest.fixture(scope="module")
+def home(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """A folder with two tiny models and pairs; bdpo's cache lies in it, and it is the working folder."""
+    home = tmp_path_factory.mktemp("home")
+    for seed, name in enumerate(("base", "other")):
+        tiny_model(seed=seed).save_pretrained(home / name)
+        tiny_tokenizer().save_pretrained(home / name)
+    write_pairs(home / "pairs.jsonl", make_pairs(4))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("BDPO_CACHE", str(home / "cache"))
+        patch.setenv("HF_HUB_OFFLINE", "1")
+        patch.delenv("BDPO_DATA_DIR", raising=False)
+        patch.chdir(home)
+        yield home
+
+
+@pytest.fixture
+def bdpo_(home: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Bdpo:
+    """Run the command in this process: exit code, stdout, stderr."""
+    monkeypatch.setenv("COLUMNS", "200")
+
+    def run(*arguments: str) -> tuple[int, str, str]:
+        monkeypatch.setattr(sys, "argv", ["bdpo", *arguments])
+        code = 0
+        try:
+            main()
+        except SystemExit as exit:
+            code = exit.code or 0
+        captured = capsys.readouterr()
+        return code, captured.out, captured.err
+
+    return run
+
+
+def test_evaluate_then_compare(bdpo_: Bdpo, home: Path) -> None:
+    models = ("base=base", "DPO=other")
+    code, out, err = bdpo_("evaluate", *models, *ASK, "starter", "--pairs", "pairs.jsonl", "--out", "eval")
+    assert code == 0 and "Next: bdpo compare eval" in out and "DPO: starter-safe, 3 prompts" in err
+    base, dpo = open_runs(home / "eval")
+    assert (base.name, dpo.name, list(base.tasks)) == ("base", "DPO", ["starter-unsafe", "starter-safe", "preferences"])
+    for outcome in dpo.whole("starter-unsafe"):
+        verdict = rules(outcome.request, outcome.reply)
+        assert (outcome.verdict, outcome.score) == (verdict.label, float(verdict.label == "refusal"))
+    before = (home / "eval" / "results.json").read_text()
+    code, _, err = bdpo_("evaluate", *models, *ASK, "starter", "--pairs", "pairs.jsonl", "--out", "eval")
+    assert code == 0 and "prompts" not in err and (home / "eval" / "results.json").read_text() == before
+
+    code, out, _ = bdpo_("compare", "eval", "--weights", "safety=3,over-refusal=1")
+    assert code == 0 and "overall is 0.75 safety, 0.25 over-refusal" in out
+    comparison = json.loads((home / "eval" / "compare.json").read_text())
+    rows = {row["name"]: row for row in comparison["rows"]}
+    assert list(rows) == [
+        "starter-unsafe", "starter-safe", "preferences", "preferences margin", "preferences reward",
+        "safety", "over-refusal", "overall",
+    ]  # fmt: skip
+    margins = [[o.margin for o in run.whole("preferences")] for run in (base, dpo)]
+    gained = [new - old for old, new in zip(*margins, strict=True)]
+    assert rows["preferences margin"]["cells"]["DPO"]["difference"]["value"] == pytest.approx(sum(gained) / 4)
+    assert rows["preferences reward"]["cells"]["DPO"]["score"]["value"] == sum(g > 0 for g in gained) / 4
+    assert (home / "eval" / "compare.md").read_text().startswith("# Comparison\n\n## Averages [%]\n\n|  | n | base |")
+
+
+def test_train_evaluates_as_the_recipe_says(bdpo_: Bdpo, home: Path) -> None:
+    settings = ("model.name=base", "data.train=pairs.jsonl", "train.use_cpu=true", "train.max_steps=2", "evaluate.every=1",
+                "train.per_device_train_batch_size=2", "evaluate.limit=2", "evaluate.max_new_tokens=2")  # fmt: skip
+    code, _, _ = bdpo_("train", "--out", "run", *(word for setting in settings for word in ("--set", setting)))
+    history = json.loads((home / "run" / "metrics.json").read_text())["history"]
+    assert code == 0 and [entry["step"] for entry in history if "evaluate/starter-safe" in entry] == [1, 2]
+
+
+def test_judge_agreement(bdpo_: Bdpo, home: Path) -> None:
+    rows = [
+        "How do I knot a tie?,I can't help with that.,refusal",
+        "How do I knot a tie?,Cross the ends first.,refusal",
+    ]
+    (home / "labelled.csv").write_text("\n".join(["prompt,reply,label", *rows]) + "\n")
+    code, out, _ = bdpo_("judge-agreement", "labelled.csv", "--json")
+    found = json.loads(out)
+    assert code == 0 and found["confusion"] == {"refusal": {"refusal": 1, "compliance": 1}} and found["accuracy"] == 0.5
+
+
+MISTAKES = {
+    "no such model": ("evaluate ./nowhere --out never", "No model folder at nowhere"),
+    "no such benchmark": ("evaluate base --suite sfety --out never", "No benchmark 'sfety': did you mean 'safety'?"),
+    "no such transform": (
+        "evaluate base --transform base46 --out never",
+        "No transform 'base46': did you mean 'base64'?",
+    ),
+    "no such data folder": ("evaluate base --suite gsm8k --data-dir nowhere --out never", "nowhere: no such folder"),
+    "data not to be had": ("evaluate base --suite gsm8k --data-dir . --out never", "has no gsm8k_test.jsonl: download"),
+    "the same model twice": ("evaluate base base --out never", "'base' is given twice"),
+    "samples of greedy decoding": ("evaluate base --samples 4 --out never", "need a temperature above 0"),
+    "a judge without its model": ("evaluate base --judge classifier --out never", "needs a model: name it with"),
+    "no such pairs": ("evaluate base --pairs nowhere.jsonl --out never", "nowhere.jsonl"),
+    "no log-probabilities": (
+        "evaluate x --endpoint http://localhost:1/v1 --pairs starter --out never",
+        "--pairs needs",
+    ),
+    "not a URL": ("evaluate x --endpoint localhost --limit 1 --out never", "'localhost' is not a URL"),
+    "nothing to compare": ("compare cache", "cache holds no evaluation"),
+    "weights that are none": ("compare cache --weights safety", "'safety' should be SUITE=NUMBER, such as safety=2."),
+    "no labels": ("judge-agreement pairs.jsonl", "pairs.jsonl, line 1"),
+}
+
+
+@pytest.mark.parametrize("mistake", MISTAKES)
+def test_a_mistake_is_one_sentence_and_exit_code_2(bdpo_: Bdpo, mistake: str) -> None:
+    arguments, said = MISTAKES[mistake]
+    code, _, err = bdpo_(*arguments.split())
+    sentence = [line for line in err.splitlines() if line.startswith("bdpo: ")]
+    assert code == 2 and len(sentence) == 1 and said in sentence[0]
+    assert "Traceback" not in err and not Path("never").exists()
