@@ -80,8 +80,10 @@ def test_evaluate_then_compare(bdpo_: Bdpo, home: Path) -> None:
 
 
 def test_train_evaluates_as_the_recipe_says(bdpo_: Bdpo, home: Path) -> None:
-    settings = ("model.name=base", "data.train=pairs.jsonl", "train.use_cpu=true", "train.max_steps=2",
-                "evaluate.every=1", "train.per_device_train_batch_size=2", "evaluate.limit=2", "evaluate.max_new_tokens=2")  # fmt: skip
+    settings = (
+        *("model.name=base", "data.train=pairs.jsonl", "train.use_cpu=true", "train.max_steps=2"),
+        *("train.per_device_train_batch_size=2", "evaluate.every=1", "evaluate.limit=2", "evaluate.max_new_tokens=2"),
+    )
     code, _, _ = bdpo_("train", "--out", "run", *(word for setting in settings for word in ("--set", setting)))
     history = json.loads((home / "run" / "metrics.json").read_text())["history"]
     assert code == 0 and [entry["step"] for entry in history if "evaluate/starter-safe" in entry] == [1, 2]

@@ -3,7 +3,7 @@
 One straight way for the data; each module is one arrow, each stage writes what the next one reads, and an import
 points only to the left:
 
-    pairs -> tokens -> layout -> logprobs -> comprehension -> balance -> losses -> train
+    pairs -> tokens -> layout -> logprobs -> comprehension -> balance -> losses -> train -> evaluate
 
     pairs/            PreferencePair; readers for files and hub data sets; the data check
     tokens.py         chat template -> token ids of a prompt and its two replies
@@ -17,8 +17,8 @@ points only to the left:
     train.py          stage 2: BDPOTrainer (prepare.py, batches.py, metrics.py: what goes in and out)
     run.py            a recipe from beginning to end (config.py: what a recipe may say; card.py: the model card)
     models.py         what a model name means (allocator.py, memory.py: speed and size on the machine at hand)
-    cli.py            the commands (demo.py, dryrun.py, summary.py: what they show)
-    evaluate/         stage 3, begun: benchmarks, scorers of answers, statistics
+    evaluate/         stage 3: benchmarks, generation, judges, statistics; nothing left of it imports it
+    cli.py            the commands (cli_evaluate.py: those of stage 3; demo.py, dryrun.py, summary.py: what they show)
     starter/          the embedded data set
 
 In Python:
