@@ -8,10 +8,14 @@ from typing import Any
 
 import pytest
 import torch
+from peft import LoraConfig
+from torch import Tensor
+from transformers import AutoConfig, AutoModelForCausalLM
 
 import bdpo.train
 from bdpo.errors import BdpoError
 from bdpo.losses import LOSSES, PairLogps, pair_losses
+from bdpo.prepare import policy
 from bdpo.score import score
 from bdpo.scored import ScoredData
 from bdpo.train import BDPOConfig, BDPOTrainer
@@ -172,6 +176,34 @@ def test_dropout_is_off_and_where_it_is_wanted_the_first_batch_is_checked_withou
     assert still == pytest.approx([math.log(2)], abs=1e-6)
     shaken = trained(make(scored, dropping(), max_steps=1, disable_dropout=False))[0]
     assert abs(shaken[0] - math.log(2)) > 0.01
+
+
+SMALL = {"vocab_size": 320, "hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 4}
+
+
+@pytest.mark.parametrize(
+    ("kind", "dropouts"),
+    [
+        ("opt", {"dropout": 0.5, "attention_dropout": 0.5, "layerdrop": 0.5, "ffn_dim": 48, "word_embed_proj_dim": 32}),
+        ("falcon", {"hidden_dropout": 0.5, "attention_dropout": 0.5}),
+        ("gpt2", {"resid_pdrop": 0.5, "embd_pdrop": 0.5, "attn_pdrop": 0.5}),
+        ("phi", {"resid_pdrop": 0.5, "embd_pdrop": 0.5, "attention_dropout": 0.5, "intermediate_size": 48}),
+    ],
+)
+def test_dropout_is_off_whether_a_model_keeps_it_as_a_module_as_a_number_or_in_its_config(
+    tmp_path: Path, kind: str, dropouts: dict[str, float]
+) -> None:
+    def trained_on() -> Tensor:
+        torch.manual_seed(0)
+        return model.train()(input_ids=ids, use_cache=False).logits
+
+    ids = torch.arange(3, 40)[None]
+    model = AutoModelForCausalLM.from_config(AutoConfig.for_model(kind, **SMALL, **dropouts))
+    still = model.eval()(input_ids=ids, use_cache=False).logits
+    assert not torch.allclose(trained_on(), still, atol=1e-3)
+    lora = LoraConfig(r=4, target_modules="all-linear", lora_dropout=0.5, task_type="CAUSAL_LM")
+    model = policy(model, lora, BDPOConfig(output_dir=str(tmp_path), use_cpu=True))
+    assert torch.equal(trained_on(), still)
 
 
 def test_the_adapter_is_drawn_with_the_seed(make: Make) -> None:

@@ -114,19 +114,21 @@ def _refuse_unlabelled(args: BDPOConfig, labels: set[bool | None]) -> None:
 
 
 def _with_adapter(model: Any, peft_config: Any) -> Any:
-    from peft import get_peft_model, prepare_model_for_kbit_training
+    from peft import get_peft_model
 
-    if getattr(model, "is_quantized", False):
-        model = prepare_model_for_kbit_training(model)
+    # prepare_model_for_kbit_training is not called: it would cast weights that were scored as they are
     try:
-        return get_peft_model(model, peft_config)
+        return get_peft_model(model, peft_config, revision=getattr(model.config, "_commit_hash", None))
     except ValueError as error:
         raise BdpoError(f"The adapter does not fit the model: {error}") from error
 
 
 def _disable_dropout(model: nn.Module) -> None:
+    """Dropout is a module, a number that a module keeps, or one that it reads from its config (then saved as 0)."""
     for module in model.modules():
-        if isinstance(module, nn.Dropout):
-            module.p = 0.0
-        if isinstance(getattr(module, "attention_dropout", None), float):  # a number in most models, no module
-            setattr(module, "attention_dropout", 0.0)  # noqa: B010
+        if "Dropout" in type(module).__name__ and hasattr(module, "p"):
+            module.p = 0.0  # type: ignore[assignment]
+        for holder in (module, getattr(module, "config", None)):
+            for name, value in vars(holder or object).items():
+                if "drop" in name and isinstance(value, float):
+                    setattr(holder, name, 0.0)
