@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import sys
+import time
 import warnings
 from pathlib import Path
 from typing import Annotated
@@ -14,6 +15,7 @@ import typer
 from bdpo.cli_evaluate import evaluate_app
 from bdpo.errors import BdpoError
 
+_HEAD_START = 5  # seconds: where all processes fail alike, the first says so and its launcher ends the others
 _EPILOG = "Errors are one sentence and exit code 2; add --debug anywhere for the traceback."
 app = typer.Typer(
     help="Balanced DPO for the safety alignment of chat models: check data, measure, train, evaluate, compare.",
@@ -107,6 +109,7 @@ def score(
     from rich.console import Console
 
     from bdpo.config import load_recipe
+    from bdpo.models import processes
     from bdpo.run import load_model, read_data, score_pairs
     from bdpo.summary import render_summary, summarise_scores
 
@@ -115,7 +118,7 @@ def score(
     recipe = load_recipe(config, [*(set_ or []), *given])
     loaded = load_model(recipe)
     read = read_data(recipe, loaded.tokenizer)
-    console = Console()
+    console = Console(quiet=not processes().is_main_process)
     _say(console, f"{len(read.train)} pairs of {recipe.data.train}, model {loaded.label}.")
     for reason, n in read.counts.items():
         _say(console, f"  {n} rows {reason}")
@@ -228,5 +231,7 @@ def main() -> None:
 
 
 def _fail(sentence: str, code: int = 2) -> None:
+    if os.environ.get("RANK", "0") != "0":
+        time.sleep(_HEAD_START)
     print(f"bdpo: {sentence}", file=sys.stderr)
     sys.exit(code)
