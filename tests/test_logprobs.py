@@ -4,8 +4,9 @@ import pytest
 import torch
 from peft import LoraConfig, get_peft_model
 from torch import nn
+from torch.nn.functional import linear
 
-from bdpo import attention, logprobs
+from bdpo import attention, head, logprobs
 from bdpo import layout as layouts
 from bdpo.errors import BdpoError
 from bdpo.layout import Tree, lay_out
@@ -45,6 +46,7 @@ def slow_logps(model, trees):
 def _wrapped(model, wrapping):
     if "lora" in wrapping:  # B random, not zero: the adapter changes the numbers
         transposed = model.config.model_type == "gpt2"
+        torch.manual_seed(0)
         config = LoraConfig(r=4, target_modules="all-linear", init_lora_weights=False, fan_in_fan_out=transposed)
         model = get_peft_model(model, config)
     if "checkpointed" in wrapping:
@@ -117,17 +119,45 @@ def test_packing_several_trees_in_a_row_changes_nothing(layout, dear_tokens, sha
 
 @pytest.mark.parametrize("layout", ["packed", "shared", "padded"])
 @torch.no_grad()
-def test_the_head_sees_the_predicting_positions_only_and_the_hook_goes(layout):
+def test_logits_are_made_at_the_predicting_positions_only(layout, monkeypatch):
     model = tiny_model()
     batch = lay_out(TREES, layout=layout)
     shapes = []
-    handle = model.lm_head.register_forward_hook(lambda module, args, output: shapes.append(tuple(output.shape)))
+    make_logits = head._logits
+    monkeypatch.setattr(head, "_CHUNK", 320 * 16)
+    monkeypatch.setattr(head, "_logits", lambda *args: shapes.append(make_logits(*args).shape) or make_logits(*args))
     branch_logps(model, batch)
     tokens = sum(len(branch) for tree in TREES for branch in tree.branches)  # 40
     predicting = tokens if layout == "padded" else tokens - 5  # a prefix's last token serves all of its branches
-    assert shapes == [(1, predicting, 320)]
-    handle.remove()
+    assert shapes == [(16, 320), (16, 320), (predicting - 32, 320)]
+    assert "forward" not in vars(model.lm_head)
+
+
+@pytest.mark.parametrize("layout", ["packed", "padded"])
+@torch.no_grad()
+def test_a_head_with_an_adapter_gives_whole_logits_at_the_predicting_positions(layout):
+    model = get_peft_model(tiny_model(), LoraConfig(r=2, target_modules=["lm_head"], init_lora_weights=False))
+    shapes = []
+    model.lm_head.register_forward_hook(lambda module, args, output: shapes.append(tuple(output.shape)))
+    found = branch_logps(model, lay_out(TREES, layout=layout), entropy=True)
+    assert shapes == [(1, {"packed": 35, "padded": 40}[layout], 320)]
     assert not model.lm_head._forward_pre_hooks
+    expected, entropies = slow_logps(model, TREES)
+    torch.testing.assert_close(found.logps, expected, atol=1e-4, rtol=0)
+    torch.testing.assert_close(found.entropies, entropies, atol=1e-4, rtol=0)
+
+
+@pytest.mark.parametrize("trained", ["all", "head alone", "all but the head"])
+@pytest.mark.parametrize("chunk", [1, 320 * 7, 2**24])
+def test_the_gradients_of_a_chunked_head(chunk, trained, monkeypatch):
+    monkeypatch.setattr(head, "_CHUNK", chunk)
+    model = tiny_model(tie_word_embeddings=False)
+    model.lm_head.bias = nn.Parameter(torch.linspace(-1, 1, 320))
+    for name, parameter in model.named_parameters():
+        parameter.requires_grad_(trained == "all" or ("lm_head" in name) == (trained == "head alone"))
+    expected = _gradients(model, slow_logps(model, TREES)[0])
+    found = _gradients(model, branch_logps(model, lay_out(TREES, layout="packed")).logps)
+    torch.testing.assert_close(found, expected, atol=2e-3, rtol=1e-4)
 
 
 @torch.no_grad()
@@ -139,13 +169,12 @@ def test_the_hook_goes_when_the_forward_fails():
 
 
 @torch.no_grad()
-def test_a_bfloat16_model_gets_its_softmax_in_float32():
+def test_a_bfloat16_model_gets_its_softmax_in_float32(monkeypatch):
     model = tiny_model(dtype=torch.bfloat16)
     batch = lay_out(TREES)
     logits = []
-    handle = model.lm_head.register_forward_hook(lambda module, args, output: logits.append(output[0]))
+    monkeypatch.setattr(head, "linear", lambda *args: logits.append(linear(*args)) or logits[0])
     found = branch_logps(model, batch).logps
-    handle.remove()
     assert found.dtype == torch.float32 and logits[0].dtype == torch.bfloat16
 
     def sums(dtype):

@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
+from weakref import WeakKeyDictionary
 
 import torch
 from accelerate.utils import extract_model_from_parallel
 from torch import Tensor, nn
-from torch.autograd.function import once_differentiable
 
 from bdpo import attention  # noqa: F401  sdpa learns to take the blocks of a packed row
 from bdpo.errors import BdpoError
+from bdpo.head import token_statistics
 from bdpo.layout import BranchBatch, Layout, Tree, attention_mask, block_table, lay_out
 
 # Architectures whose two layouts were compared (tests/test_logprobs.py); others are probed on one pair.
@@ -44,23 +43,17 @@ def branch_logps(model: nn.Module, batch: BranchBatch, *, entropy: bool = False)
     Raises:
         BdpoError: the model has no LM head that can be kept to the predicting positions.
     """
-    with _head_at(model, batch.heads):
-        output = model(
-            input_ids=batch.input_ids,
-            position_ids=batch.position_ids,
-            attention_mask=_mask_for(model, batch),
-            use_cache=False,
-        )
-    if output.logits.shape[:2] != (1, len(batch.heads)):
-        raise BdpoError(f"{type(inner_model(model)).__name__} does not send its hidden states through its LM head.")
-    logits = output.logits.flatten(0, 1).float()  # (M, V); an index would cost a second buffer in the backward pass
-    token_logps = _TokenLogps.apply(logits, batch.head_of, batch.targets)  # (N,)
-    entropies = None
-    if entropy:
-        normaliser = logits.logsumexp(-1)  # (M,)
-        expected = torch.cat([(rows.softmax(-1) * rows).sum(-1) for rows in logits.split(128)])  # E[logit], (M,)
-        entropies = _sum_by_branch((normaliser - expected)[batch.head_of], batch)
-    return BranchLogps(_sum_by_branch(token_logps, batch), entropies)
+    inputs = {
+        "input_ids": batch.input_ids,
+        "position_ids": batch.position_ids,
+        "attention_mask": _mask_for(model, batch),
+        "use_cache": False,
+    }
+    statistics = _through_chunked_head(model, inputs, batch, entropy)  # (N, 2)
+    if statistics is None:
+        statistics = _through_whole_head(model, inputs, batch)
+    logps, entropies = statistics.float().T
+    return BranchLogps(_sum_by_branch(logps, batch), _sum_by_branch(entropies, batch) if entropy else None)
 
 
 def choose_layout(model: nn.Module, longest: int) -> tuple[Layout, str]:
@@ -131,26 +124,6 @@ def inner_model(model: nn.Module) -> Any:
     return extract_model_from_parallel(model, keep_fp32_wrapper=True)
 
 
-class _TokenLogps(torch.autograd.Function):
-    """log softmax(logits[row])[target], whose backward holds one buffer of the logits' size instead of four."""
-
-    @staticmethod
-    def forward(ctx: Any, logits: Tensor, rows: Tensor, targets: Tensor) -> Tensor:
-        """logits (M, V) float32; rows, targets (N,) int64; returns (N,)."""
-        normaliser = torch.cat([rows_of_logits.logsumexp(-1) for rows_of_logits in logits.split(64)])
-        ctx.save_for_backward(logits, rows, targets, normaliser)
-        return logits[rows, targets] - normaliser[rows]
-
-    @staticmethod
-    @once_differentiable
-    def backward(ctx: Any, upstream: Tensor) -> tuple[Tensor, None, None]:
-        """d logp_n / d logits_m = onehot(target_n) - softmax(logits_m) where row_n = m, else 0."""
-        logits, rows, targets, normaliser = ctx.saved_tensors
-        per_row = torch.zeros_like(normaliser).index_add_(0, rows, upstream)
-        gradient = (logits - normaliser[:, None]).exp_().mul_(-per_row[:, None])
-        return gradient.index_put_((rows, targets), upstream, accumulate=True), None, None
-
-
 def _layout_gap(model: nn.Module, layout: Layout, longest: int) -> float:
     """Largest difference to `padded` on a pair whose prompt fills `longest` tokens, so that windows show."""
     device = next(model.parameters()).device
@@ -183,21 +156,66 @@ def _mask_for(model: nn.Module, batch: BranchBatch) -> Tensor:
     return torch.zeros(mask.shape, dtype=dtype, device=mask.device).masked_fill_(~mask, torch.finfo(dtype).min)
 
 
-@contextmanager
-def _head_at(model: nn.Module, heads: Tensor) -> Iterator[None]:
-    """Within this context the LM head sees only the hidden states at `heads` (M,), so logits are (1, M, V)."""
+# Heads whose output is the model's (some models cap or scale what comes out of theirs): learnt at the first batch.
+_OUTPUT_IS_LOGITS: WeakKeyDictionary[nn.Module, bool] = WeakKeyDictionary()
+
+
+def _through_chunked_head(model: nn.Module, inputs: dict[str, Any], batch: BranchBatch, entropy: bool) -> Tensor | None:
+    """Log-probability and entropy of each response token (N, 2), from a head that holds no more than a chunk of logits.
+
+    The head's forward is replaced for one call, so that what engines hang on the module runs. None where that cannot
+    be: the head is no plain linear layer, or the model changes the logits that come out of it.
+    """
+    head = _head_of(model)
+    if type(head) is not nn.Linear or "forward" in vars(head) or not _OUTPUT_IS_LOGITS.get(head, True):
+        return None
+    given: list[Tensor] = []
+
+    def forward(hidden: Tensor) -> Tensor:
+        at_heads = hidden.flatten(0, 1)[batch.heads]
+        found = token_statistics(at_heads, head.weight, head.bias, batch.head_of, batch.targets, entropy=entropy)
+        given.append(found[None])
+        return given[0]
+
+    setattr(head, "forward", forward)  # noqa: B010
+    try:
+        logits = model(**inputs).logits
+    finally:
+        del head.forward
+    if not given or logits.shape != given[0].shape:
+        raise _no_use_of_head(model)
+    if head not in _OUTPUT_IS_LOGITS:
+        _OUTPUT_IS_LOGITS[head] = torch.equal(logits.float(), given[0])
+    return logits[0] if _OUTPUT_IS_LOGITS[head] else None
+
+
+def _through_whole_head(model: nn.Module, inputs: dict[str, Any], batch: BranchBatch) -> Tensor:
+    """The same (N, 2) from whole logits, kept to the predicting positions."""
 
     def select(module: nn.Module, args: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
-        return (args[0].flatten(0, 1)[heads][None], *args[1:])
+        return (args[0].flatten(0, 1)[batch.heads][None], *args[1:])
 
-    head = inner_model(model).get_output_embeddings()
-    if head is None:
-        raise BdpoError(f"{type(inner_model(model)).__name__} has no LM head: take a causal language model.")
-    handle = head.register_forward_pre_hook(select)
+    handle = _head_of(model).register_forward_pre_hook(select)
     try:
-        yield
+        logits = model(**inputs).logits
     finally:
         handle.remove()
+    if logits.shape[:2] != (1, len(batch.heads)):
+        raise _no_use_of_head(model)
+    every = logits[0].float().log_softmax(-1)  # (M, V)
+    entropies = -(every.detach().exp() * every.detach()).sum(-1)
+    return torch.stack([every[batch.head_of, batch.targets], entropies[batch.head_of]], dim=1)
+
+
+def _head_of(model: nn.Module) -> nn.Module:
+    head: nn.Module | None = inner_model(model).get_output_embeddings()
+    if head is None:
+        raise BdpoError(f"{type(inner_model(model)).__name__} has no LM head: take a causal language model.")
+    return head
+
+
+def _no_use_of_head(model: nn.Module) -> BdpoError:
+    return BdpoError(f"{type(inner_model(model)).__name__} does not send its hidden states through its LM head.")
 
 
 def _sum_by_branch(values: Tensor, batch: BranchBatch) -> Tensor:
