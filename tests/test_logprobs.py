@@ -1,5 +1,7 @@
 """Log-probabilities: both layouts against one plain forward per sequence, on every kind of model and wrapping."""
 
+import shutil
+
 import pytest
 import torch
 from peft import LoraConfig, get_peft_model
@@ -249,9 +251,20 @@ def test_a_state_space_model_gives_padded():
 def test_attention_that_takes_no_mask_gives_padded_without_its_kernel():
     model = tiny_model()
     model.forward = None  # a probe would fail
-    for name in ("flash_attention_2", "kernels-community/flash-attn3", "flex_attention"):
+    for name in ("flash_attention_2", "kernels-community/flash-attn3"):
         model.config._attn_implementation_internal = name
         assert choose_layout(model, LONGEST) == ("padded", f"{name} attention takes no custom mask")
+
+
+@pytest.mark.skipif(shutil.which("g++") is None, reason="FlexAttention compiles its kernel")
+@torch.no_grad()
+def test_flex_attention_gives_the_same_forward_pass_on_packed_rows():
+    """Forward alone: on a CPU FlexAttention has no backward pass (torch 2.13)."""
+    model = tiny_model(attn_implementation="flex_attention")
+    trees = _trees([(150, (70, 80)), (40, (120, 20, 9))], seed=2)  # 489 tokens: several tiles, some of them empty
+    assert choose_layout(model, 230) == ("packed", "llama under flex_attention")
+    found = branch_logps(model, lay_out(trees, layout="packed")).logps
+    torch.testing.assert_close(found, slow_logps(tiny_model(), trees)[0], atol=1e-4, rtol=0)
 
 
 @torch.no_grad()

@@ -1,8 +1,10 @@
-"""Attention over a packed row, block by block: a block of queries meets the keys that it may see, and no others.
+"""Attention over a packed row, block by block: a block of queries meets the keys that it may see, and few others.
 
 A dense mask makes the kernel compare every token of the row with every other and throw most of it away, and the row's
 square sits in memory. Here the prefix attends to itself, causally, and each branch to its prefix and itself, so that
 the cost is that of the trees one by one, however many share the row.
+
+On a GPU FlexAttention does so, by its block mask (`flex_mask`); here is the same for `sdpa` on a CPU.
 
 The blocks travel where the mask would: transformers hands a mask of four dimensions on as it is, and so gradient
 checkpointing, PEFT and DDP need to know nothing of them. `sdpa` is told from other masks by the dtype.
@@ -14,6 +16,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn.attention.flex_attention import BlockMask, create_block_mask
 from torch.nn.functional import scaled_dot_product_attention
 from transformers import AttentionInterface
 from transformers.integrations.sdpa_attention import sdpa_attention_forward
@@ -52,6 +55,22 @@ def block_attention(
         )
         outputs.append(output.permute(2, 0, 1, 3))
     return torch.cat(outputs).flatten(1, 2)[None]
+
+
+def flex_mask(tree: Tensor, branch: Tensor) -> BlockMask:
+    """The block mask of rows for FlexAttention, which skips the tiles in which no token sees another.
+
+    Args:
+        tree, branch: (1, L) int64 as in `layout.BranchBatch`, on the model's device.
+    """
+    length = tree.shape[1]
+
+    def visible(b: Tensor, h: Tensor, query: Tensor, key: Tensor) -> Tensor:
+        same_tree = tree[0, query] == tree[0, key]
+        same_branch = branch[0, query] == branch[0, key]
+        return same_tree & (same_branch | (branch[0, key] == 0)) & (query >= key)
+
+    return create_block_mask(visible, None, None, length, length, device=tree.device)
 
 
 def _from_the_end(queries: int, keys: int, like: Tensor) -> Tensor:

@@ -9,8 +9,9 @@ from weakref import WeakKeyDictionary
 import torch
 from accelerate.utils import extract_model_from_parallel
 from torch import Tensor, nn
+from torch.nn.attention.flex_attention import BlockMask
 
-from bdpo import attention  # noqa: F401  sdpa learns to take the blocks of a packed row
+from bdpo import attention  # and sdpa learns to take the blocks of a packed row
 from bdpo.errors import BdpoError
 from bdpo.head import token_statistics
 from bdpo.layout import BranchBatch, Layout, Tree, attention_mask, block_table, lay_out
@@ -67,7 +68,7 @@ def choose_layout(model: nn.Module, longest: int) -> tuple[Layout, str]:
     """
     kind = inner_model(model).config.model_type
     config = inner_model(model).config.get_text_config()
-    implementation = config._attn_implementation
+    implementation = _implementation(model)
     layouts = _layouts_of(implementation, next(model.parameters()).device)
     if not layouts:
         return "padded", f"{implementation} attention takes no custom mask"
@@ -87,8 +88,14 @@ def choose_layout(model: nn.Module, longest: int) -> tuple[Layout, str]:
     return "padded", why
 
 
+def _implementation(model: nn.Module) -> str:
+    return str(inner_model(model).config.get_text_config()._attn_implementation)
+
+
 def _layouts_of(implementation: str, device: torch.device) -> tuple[Layout, ...]:
     """The layouts with a pair in one sequence that an attention implementation may take, the fastest first."""
+    if implementation == "flex_attention":
+        return ("packed",)
     if implementation == "sdpa" and device.type == "cpu":
         return ("packed", "shared")
     return ("shared",) if implementation in _MASKED_KERNELS else ()
@@ -139,12 +146,14 @@ def _layout_gap(model: nn.Module, layout: Layout, longest: int) -> float:
     return float((found - padded).abs().max())
 
 
-def _mask_for(model: nn.Module, batch: BranchBatch) -> Tensor:
+def _mask_for(model: nn.Module, batch: BranchBatch) -> Tensor | BlockMask:
     """The mask as the model's attention takes it: blocks for `packed`, one for each token for `padded`.
 
     Additive for `shared`: eager adds it to the scores (a boolean one would add 1 and hide nothing), and sdpa would
     turn a boolean one into this, and keep it for the backward pass, once a layer.
     """
+    if batch.layout == "packed" and _implementation(model) == "flex_attention":
+        return attention.flex_mask(batch.tree, batch.branch)
     if batch.layout == "packed":
         return block_table(batch)[None, None]
     mask = attention_mask(batch)
