@@ -1,11 +1,18 @@
 """bdpo against TRL's DPOTrainer on the same pairs, batches and LoRA start, in fresh processes, in turn (A B A B).
 
-    python -m benchmarks.vs_trl [--data hh_rlhf_harmless_base_test.jsonl.gz] [--pairs 32] [--batch-size 4]
+    python -m benchmarks.vs_trl --data hh_rlhf_harmless_base_test.jsonl.gz   32 pairs, with the lengths of the whole
+    python -m benchmarks.vs_trl --data starter                               32 starter pairs
+    python -m benchmarks.vs_trl --data long                                  4 pairs of 1,500 + 2 x 250 tokens, batch 1
+    python -m benchmarks.vs_trl --quick                                      8 pairs of random words, under 4 minutes
+    python -m benchmarks.vs_trl --device cuda --dtype bfloat16 --model llama-1b --data long --pairs 64 --batch-size 8
 
 End to end means: from tokenising to the last optimiser step, model loading left out. For bdpo that is scoring and
-training, for TRL training with its online reference (and, with --precompute, its precomputed one). Both train plain
-DPO at a constant learning rate, dropout off, so the losses after the last step must agree; where they do not, the
-table says so and the exit code is 1. Ratios are taken run by run, since a machine's speed drifts.
+training, for TRL training with its online reference, and once with its precomputed one. Both train plain DPO at a
+constant learning rate, dropout off, so the losses after the last step must agree; where they do not, the table says so
+and the exit code is 1. Ratios are taken run by run, since a machine's speed drifts.
+
+The floor is the time that the operations of the work would take at the rate of a matrix product measured in the same
+process (`flops`).
 """
 
 from __future__ import annotations
@@ -27,6 +34,14 @@ from rich.table import Table
 LEARNING_RATE = 1e-4
 LORA = {"r": 16, "lora_alpha": 32, "lora_dropout": 0.0, "target_modules": "all-linear", "task_type": "CAUSAL_LM"}
 TOLERANCE = 1e-3  # of the losses after the last step
+LONG = (1500, 250, 250)  # tokens of prompt, chosen, rejected
+_LLAMA = {"vocab_size": 49152, "tie_word_embeddings": True, "max_position_embeddings": 4096}
+RANDOM_MODELS = {  # speed and memory do not depend on the values of the weights
+    "llama-1b": _LLAMA | {"hidden_size": 2048, "num_hidden_layers": 16, "num_attention_heads": 32,
+                          "num_key_value_heads": 8, "head_dim": 64, "intermediate_size": 8192},
+    "llama-3b": _LLAMA | {"hidden_size": 3072, "num_hidden_layers": 28, "num_attention_heads": 24,
+                          "num_key_value_heads": 8, "head_dim": 128, "intermediate_size": 8192},
+}  # fmt: skip
 
 
 def main() -> int:
@@ -35,13 +50,15 @@ def main() -> int:
     if args.worker:
         print(json.dumps(WORKERS[args.worker](args)))
         return 0
-    names = ["bdpo", "trl", *(["trl-precomputed"] if args.precompute else [])]
-    runs: dict[str, list[dict[str, Any]]] = {name: [] for name in names}
+    runs: dict[str, list[dict[str, Any]]] = {"bdpo": [], "trl": []}
     for repeat in range(args.repeats):
-        for name in names:
+        for name in runs:
             print(f"run {repeat + 1} of {args.repeats}: {name} ...", file=sys.stderr, flush=True)
             runs[name].append(_in_fresh_process(name))
-    return report(runs, args, Console(width=100))
+    if not args.quick:
+        print("once: trl-precomputed ...", file=sys.stderr, flush=True)
+        runs["trl-precomputed"] = [_in_fresh_process("trl-precomputed")]
+    return report(runs, args, Console(width=110))
 
 
 def report(runs: dict[str, list[dict[str, Any]]], args: argparse.Namespace, console: Console) -> int:
@@ -49,29 +66,31 @@ def report(runs: dict[str, list[dict[str, Any]]], args: argparse.Namespace, cons
     ours = runs["bdpo"]
     first = ours[0]
     console.print(
-        f"{args.pairs} pairs ({args.data or 'random tokens of HH-RLHF lengths'}), batch {args.batch_size}, "
-        f"{first['tokens'] / args.pairs:.0f} tokens a pair (prompt once), starter model, LoRA r=16, float32, "
-        f"{os.cpu_count()} cores, torch {first['torch']}, {first['matmul'] / 1e9:.0f} GFLOP/s matmul"
-    )
-    table = Table("", "pairs/s", "score [s]", "train [s]", "tokens/s", "peak memory [GB]", "last loss")
+        f"{args.pairs} pairs ({args.data or 'random words of HH-RLHF lengths'}), batch {args.batch_size}, "
+        f"{first['tokens'] / args.pairs:.0f} tokens a pair (prompt once), {args.model} model, "
+        f"{'all weights' if args.full else 'LoRA r=16'}, {args.dtype}, "
+        f"{'checkpointing, ' if args.checkpointing else ''}"
+        f"{first['device']}, torch {first['torch']}, matrix products {first['rate'] / 1e9:.0f} GFLOP/s",
+        highlight=False, soft_wrap=True,
+    )  # fmt: skip
+    table = Table("", "pairs/s", "reference [s]", "train [s]", "tokens/s", "peak [GB]", "last loss", "of the floor")
     for name, results in runs.items():
         for r in results:
+            floor = sum(r["flops"]) / r["rate"] / r["seconds"] if "flops" in r else None
             table.add_row(
-                name, f"{args.pairs / r['seconds']:.3f}", f"{r.get('score_seconds', 0):.1f}",
-                f"{r['train_seconds']:.1f}", f"{first['tokens'] / r['seconds']:.0f}", f"{r['peak'] / 1e9:.2f}",
-                f"{r['loss']:.5f}",
+                name, f"{args.pairs / r['seconds']:.3f}", f"{r['reference_seconds']:.1f}", f"{r['train_seconds']:.1f}",
+                f"{first['tokens'] / r['seconds']:.0f}", f"{r['peak'] / 1e9:.2f}", f"{r['loss']:.5f}",
+                "" if floor is None else f"{floor:.2f}",
             )  # fmt: skip
     console.print(table)
-    gap = max(abs(r["loss"] - o["loss"]) for results in runs.values() for r, o in zip(results, ours, strict=True))
+    gap = max(abs(r["loss"] - first["loss"]) for results in runs.values() for r in results)
     if gap > TOLERANCE:
         console.print(f"[bold red]The losses after the last step differ by {gap:.2g}: this is not the same work.")
     for name in [name for name in runs if name != "bdpo"]:
-        speed = [t["seconds"] / o["seconds"] for o, t in zip(ours, runs[name], strict=True)]
-        memory = [o["peak"] / t["peak"] for o, t in zip(ours, runs[name], strict=True)]
-        console.print(f"against {name}: pairs/s {_spread(speed)}, memory {_spread(memory)}")
-    speed = [t["seconds"] / o["seconds"] for o, t in zip(ours, runs["trl"], strict=True)]
-    memory = [o["peak"] / t["peak"] for o, t in zip(ours, runs["trl"], strict=True)]
-    floor = statistics.median(o["train_flops"] / o["matmul"] / o["train_seconds"] for o in ours)
+        speed, memory = _ratios(ours, runs[name])
+        console.print(f"against {name}: pairs/s {_spread(speed)}; memory {_spread(memory)}", highlight=False)
+    speed, memory = _ratios(ours, runs["trl"])
+    floor = statistics.median(o["flops"][1] / o["rate"] / o["train_seconds"] for o in ours)
     print(
         f"ratio pairs/s median={statistics.median(speed):.2f} memory median={statistics.median(memory):.2f} "
         f"floor={floor:.2f}"
@@ -79,29 +98,33 @@ def report(runs: dict[str, list[dict[str, Any]]], args: argparse.Namespace, cons
     return 1 if gap > TOLERANCE else 0
 
 
+def _ratios(ours: list[dict[str, Any]], theirs: list[dict[str, Any]]) -> tuple[list[float], list[float]]:
+    """Speed and memory, run by run, of the runs that both made."""
+    both = list(zip(ours, theirs, strict=False))
+    return [t["seconds"] / o["seconds"] for o, t in both], [o["peak"] / t["peak"] for o, t in both]
+
+
 def run_bdpo(args: argparse.Namespace) -> dict[str, Any]:
     """Score and train with bdpo."""
+    from peft import LoraConfig
+    from transformers import set_seed
+
+    from bdpo.score import score
+    from bdpo.train import BDPOConfig, BDPOTrainer
+
+    model, tokenizer = _model(args)
+    pairs = _pairs(args)
     with tempfile.TemporaryDirectory() as folder:
-        os.environ["BDPO_SCORES"] = folder
-        from peft import LoraConfig
-        from transformers import set_seed
-
-        from bdpo import models
-        from bdpo.score import score
-        from bdpo.train import BDPOConfig, BDPOTrainer
-
-        loaded = models.load("starter")
-        pairs = _pairs(args)
         start = time.perf_counter()
-        scored = score(loaded.model, loaded.tokenizer, pairs, os.path.join(folder, "scores"))
+        scored = score(model, tokenizer, pairs, os.path.join(folder, "scores"), max_length=4096)
         scoring = time.perf_counter() - start
         set_seed(0)
         trainer = BDPOTrainer(
-            loaded.model,
+            model,
             args=BDPOConfig(balance=False, beta=0.1, **_training(args, folder)),
             train_dataset=scored,
-            processing_class=loaded.tokenizer,
-            peft_config=LoraConfig(**LORA),
+            processing_class=tokenizer,
+            peft_config=None if args.full else LoraConfig(**LORA),
         )
         trainer.train()
         seconds = time.perf_counter() - start
@@ -110,10 +133,10 @@ def run_bdpo(args: argparse.Namespace) -> dict[str, Any]:
             tuple(map(len, ids))
             for ids in zip(rows["prompt_ids"], rows["chosen_ids"], rows["rejected_ids"], strict=True)
         ]
-    return _result(trainer, seconds, score_seconds=scoring) | {
+    return _result(trainer, args, seconds, reference=scoring) | {
         "tokens": sum(map(sum, lengths)),
-        "train_flops": train_flops(trainer.model, lengths),
-        "matmul": matmul_rate(),
+        "flops": flops(trainer.model, lengths, args.checkpointing),
+        "rate": matmul_rate(trainer.model),
     }
 
 
@@ -124,9 +147,7 @@ def run_trl(args: argparse.Namespace) -> dict[str, Any]:
     from transformers import set_seed
     from trl import DPOConfig, DPOTrainer
 
-    from bdpo import models
-
-    loaded = models.load("starter")
+    model, tokenizer = _model(args)
     rows = [
         {
             "prompt": list(pair.prompt),
@@ -139,54 +160,84 @@ def run_trl(args: argparse.Namespace) -> dict[str, Any]:
         start = time.perf_counter()
         set_seed(0)
         trainer = DPOTrainer(
-            loaded.model,
+            model,
             args=DPOConfig(
-                beta=0.1, max_length=1024, bf16=False, gradient_checkpointing=False,
-                precompute_ref_log_probs=args.worker == "trl-precomputed", **_training(args, folder),
+                beta=0.1, max_length=4096, precompute_ref_log_probs=args.worker == "trl-precomputed",
+                **_training(args, folder),
             ),
             train_dataset=Dataset.from_list(rows),
-            processing_class=loaded.tokenizer,
-            peft_config=LoraConfig(**LORA),
+            processing_class=tokenizer,
+            peft_config=None if args.full else LoraConfig(**LORA),
         )  # fmt: skip
         before = time.perf_counter() - start
         trainer.train()
         seconds = time.perf_counter() - start
-    return _result(trainer, seconds, score_seconds=before)
+    return _result(trainer, args, seconds, reference=before)
 
 
 WORKERS = {"bdpo": run_bdpo, "trl": run_trl, "trl-precomputed": run_trl}
 
 
-def train_flops(model: Any, lengths: list[tuple[int, ...]]) -> float:
-    """Operations that training on these pairs needs: forward, and gradients of activations (and of LoRA's weights).
+def flops(model: Any, lengths: list[tuple[int, ...]], checkpointing: bool) -> tuple[float, float]:
+    """Operations that scoring and that training on these pairs need: (scoring, training).
 
-    Prompt tokens once; the LM head at response positions only; attention over visible tokens; the frozen weights
-    need no gradient, so the backward pass costs as much as the forward one.
+    Prompt tokens once; the LM head at response positions only; attention over visible tokens. Scoring: a forward pass
+    of the pairs, and of the replies without their prompts. Training: a forward pass, gradients of activations, which
+    cost as much, and of the weights that are trained; with checkpointing the forward pass again, less the head.
     """
     config = model.config
     head = config.vocab_size * config.hidden_size
     embedding = head if config.tie_word_embeddings else 2 * head
-    frozen = sum(p.numel() for p in model.parameters() if not p.requires_grad) - embedding
-    lora = sum(p.numel() for p in model.parameters() if p.requires_grad)
+    trained = sum(p.numel() for p in model.parameters() if p.requires_grad)
+    full = trained > head
+    body = sum(p.numel() for p in model.parameters()) - embedding
     attention = 4 * config.num_hidden_layers * config.num_attention_heads * config.head_dim  # a token seen
-    total = 0.0
+    scoring = training = 0.0
     for prompt, chosen, rejected in lengths:
         tokens, replies = prompt + chosen + rejected, chosen + rejected
         seen = prompt * prompt / 2 + sum(reply * (prompt + reply / 2) for reply in (chosen, rejected))
-        total += 2 * (2 * frozen * tokens + 2 * head * replies + attention * seen) + 6 * lora * tokens
-    return total
+        alone = sum(reply * reply / 2 for reply in (chosen, rejected))
+        layers = 2 * body * tokens + attention * seen
+        scoring += layers + 2 * body * replies + attention * alone + 2 * (2 * head * replies)
+        weights = 2 * (body * tokens + head * replies) if full else 2 * trained * tokens
+        training += (3 if checkpointing else 2) * layers + 2 * (2 * head * replies) + weights
+    return scoring, training
 
 
-def matmul_rate(seconds: float = 2.0) -> float:
-    """Float32 operations a second of a matrix product of the model's own shape (1024 x 576 x 1536)."""
+def matmul_rate(model: Any, seconds: float = 2.0) -> float:
+    """Operations a second of a matrix product of the model's own shape, 1024 tokens through its MLP."""
     import torch
 
-    a, b = torch.randn(1024, 576), torch.randn(576, 1536)
+    parameter = next(model.parameters())
+    like = {"device": parameter.device, "dtype": parameter.dtype}
+    a = torch.randn(1024, model.config.hidden_size, **like)
+    b = torch.randn(model.config.hidden_size, model.config.intermediate_size, **like)
+    wait = torch.cuda.synchronize if a.is_cuda else lambda: None
     count, start = 0, time.perf_counter()
     while time.perf_counter() - start < seconds:
-        a @ b
-        count += 1
-    return count * 2 * 1024 * 576 * 1536 / (time.perf_counter() - start)
+        for _ in range(8):
+            a @ b
+        wait()
+        count += 8
+    return count * 2 * a.numel() * b.shape[1] / (time.perf_counter() - start)
+
+
+def _model(args: argparse.Namespace) -> tuple[Any, Any]:
+    """The model on its device, and the tokenizer."""
+    import torch
+    from transformers import AutoModelForCausalLM, LlamaConfig
+
+    from bdpo import models
+
+    dtype = getattr(torch, args.dtype)
+    if args.model in RANDOM_MODELS:
+        tokenizer = models.load_tokenizer("starter")
+        config = LlamaConfig(**RANDOM_MODELS[args.model], eos_token_id=tokenizer.eos_token_id, pad_token_id=2)
+        torch.manual_seed(0)
+        with torch.device(args.device):
+            return AutoModelForCausalLM.from_config(config, dtype=dtype), tokenizer
+    loaded = models.load(args.model, dtype=args.dtype)
+    return loaded.model.to(args.device), loaded.tokenizer
 
 
 def _training(args: argparse.Namespace, folder: str) -> dict[str, Any]:
@@ -202,26 +253,35 @@ def _training(args: argparse.Namespace, folder: str) -> dict[str, Any]:
         "report_to": "none",
         "disable_tqdm": True,
         "seed": 0,
+        "bf16": args.dtype == "bfloat16",
+        "gradient_checkpointing": args.checkpointing,
+        "use_cpu": args.device == "cpu",
     }
 
 
 def _pairs(args: argparse.Namespace) -> list[Any]:
-    """Pairs of --data whose lengths are those of the whole, else pairs of random words with HH-RLHF's lengths."""
+    """Pairs of --data whose lengths are those of the whole, long ones, or pairs of random words with HH's lengths."""
     import random
 
     from bdpo.pairs import PreferencePair, load_pairs
 
-    if args.data:
+    if args.data not in (None, "long"):
         return representative(load_pairs(args.data).pairs, args.pairs)
     draw = random.Random(0)
-    words = ["time", "river", "stone", "garden", "window", "quiet", "yellow", "paper", "letter"]
+    words = ["time", "river", "stone", "garden", "window", "quiet", "yellow", "paper", "letter"]  # a token each
 
-    def text(mean: int) -> str:
-        return " ".join(draw.choice(words) for _ in range(max(3, round(draw.lognormvariate(0, 0.6) * mean * 0.85))))
+    def text(mean: int, spread: float = 0.6) -> str:
+        return " ".join(draw.choice(words) for _ in range(max(3, round(draw.lognormvariate(0, spread) * mean * 0.85))))
+
+    def exact(length: int) -> str:
+        return " ".join(draw.choice(words) for _ in range(length))
+
+    def texts() -> tuple[str, ...]:
+        return tuple(map(exact, LONG)) if args.data == "long" else (text(115), text(38), text(48))
 
     return [
-        PreferencePair(f"random-{i}", ({"role": "user", "content": text(115)},), text(38), text(48))
-        for i in range(args.pairs)
+        PreferencePair(f"random-{i}", ({"role": "user", "content": prompt},), chosen, rejected)
+        for i, (prompt, chosen, rejected) in enumerate(texts() for _ in range(args.pairs))
     ]
 
 
@@ -238,17 +298,20 @@ def representative(pairs: list[Any], n: int) -> list[Any]:
     return drawn
 
 
-def _result(trainer: Any, seconds: float, score_seconds: float) -> dict[str, Any]:
+def _result(trainer: Any, args: argparse.Namespace, seconds: float, reference: float) -> dict[str, Any]:
     import torch
 
     losses = [entry["loss"] for entry in trainer.state.log_history if "loss" in entry]
+    on_gpu = args.device.startswith("cuda")
+    resident = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
     return {
         "seconds": seconds,
-        "score_seconds": score_seconds,
-        "train_seconds": seconds - score_seconds,
-        "peak": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024,
-        "loss": losses[-1],
+        "reference_seconds": reference,  # TRL's online reference is part of its training
+        "train_seconds": seconds - reference,
+        "peak": torch.cuda.max_memory_allocated() if on_gpu else resident,
+        "loss": float(losses[-1]),
         "torch": torch.__version__,
+        "device": torch.cuda.get_device_name() if on_gpu else f"{os.cpu_count()} CPU cores",
     }
 
 
@@ -267,16 +330,22 @@ def _spread(values: list[float]) -> str:
 
 def _arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--data", help="pairs to train on (for example HH-RLHF harmless-base); left out: random words")
-    parser.add_argument("--pairs", type=int, default=32)
-    parser.add_argument("--batch-size", type=int, default=4)
-    parser.add_argument("--repeats", type=int, default=2)
-    parser.add_argument("--precompute", action="store_true", help="also run TRL with precompute_ref_log_probs")
+    parser.add_argument("--data", help="a file of pairs, starter, or long; left out: random words of HH-RLHF lengths")
+    parser.add_argument("--pairs", type=int, help="32; 4 of the long ones")
+    parser.add_argument("--batch-size", type=int, help="pairs of a step: 4; 1 of the long ones")
+    parser.add_argument("--repeats", type=int, default=3)
+    parser.add_argument("--model", default="starter", help=f"starter, another model, or {', '.join(RANDOM_MODELS)}")
+    parser.add_argument("--full", action="store_true", help="train all weights instead of LoRA")
+    parser.add_argument("--device", default="cpu", help="cpu or cuda")
+    parser.add_argument("--dtype", default="float32", choices=["float32", "bfloat16"])
     parser.add_argument("--quick", action="store_true", help="8 pairs of HH-RLHF lengths, one run each")
     parser.add_argument("--worker", choices=sorted(WORKERS), help=argparse.SUPPRESS)
     args = parser.parse_args()
     if args.quick:
         args.pairs, args.repeats, args.data = 8, 1, None
+    args.checkpointing = args.data == "long"
+    args.pairs = args.pairs or (4 if args.checkpointing else 32)
+    args.batch_size = args.batch_size or (1 if args.checkpointing else 4)
     return args
 
 
