@@ -8,7 +8,7 @@ from functools import cache
 
 # parameters of mallopt(3)
 _M_TRIM_THRESHOLD, _M_MMAP_MAX = -1, -4
-_NEVER = 2**31 - 1  # bytes of free memory above which the heap would be trimmed
+_NEVER = -1  # as a threshold of trimming; a number of bytes would end at 2 GiB, which a training step exceeds
 
 
 @cache
