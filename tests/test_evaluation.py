@@ -1,9 +1,11 @@
 """The evaluation stage: outcomes by hand, folders that go on, settings that must not mix, a tiny model."""
 
 import json
+import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -305,7 +307,7 @@ def test_changed_weights_at_the_same_path_are_noticed(models: Path) -> None:
 
 # --- lm-eval ------------------------------------------------------------------------------------------------------
 def test_the_harness_is_asked_for_when_it_is_missing(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(__import__("sys").modules, "lm_eval", None)
+    monkeypatch.setitem(sys.modules, "lm_eval", None)
     with pytest.raises(BdpoError) as caught:
         Harness(("arc_easy",))
     assert str(caught.value) == "--lm-eval needs lm-evaluation-harness: pip install 'bdpo[lm-eval]'."
@@ -317,3 +319,30 @@ def test_samples_of_the_harness_are_outcomes() -> None:
     assert metric == "exact_match" and [(o.id, o.score) for o in found] == [("000001", 1.0), ("000010", 0.0)]
     with pytest.raises(BdpoError, match="wikitext scores no sample by exact_match, acc, mc2, mc1"):
         sample_outcomes("wikitext", [{"doc_id": 0, "word_perplexity": 3.0}])
+
+
+def test_the_harness_writes_its_samples_as_a_task(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[Any] = []
+
+    def simple_evaluate(subject: Any, tasks: list[str], limit: int, log_samples: bool) -> dict[str, Any]:
+        asked.append((subject, tasks, limit))
+        return {"samples": {"arc_easy": [{"doc_id": 0, "acc": 1.0}, {"doc_id": 1, "acc": 0.0}]}}
+
+    stub = SimpleNamespace(simple_evaluate=simple_evaluate)
+    backend = SimpleNamespace(HFLM=lambda pretrained, tokenizer, batch_size: (pretrained, tokenizer, batch_size))
+    for name, value in (("lm_eval", stub), ("lm_eval.models", stub), ("lm_eval.models.huggingface", backend)):
+        monkeypatch.setitem(sys.modules, name, value)
+    monkeypatch.setattr("bdpo.evaluate.lm_eval.version", lambda name: "0.4.9")
+    subject = replace(scripted({}), model="model", tokenizer="tokenizer")
+    harness = Harness(("arc_easy",), limit=2, batch_size=4)
+    for _ in range(2):
+        (record,) = evaluate([subject], [], tmp_path, FirstWord(), harness)
+    assert asked == [(("model", "tokenizer", 4), ["arc_easy"], 2)], "once"
+    assert (record["task"], record["suite"], record["measure"]) == ("lm-eval-arc_easy", "capability", "lm-eval's acc")
+    assert (record["score"], record["n"]) == (0.5, 2)
+    with pytest.raises(BdpoError, match=r"differs in prompts"):
+        evaluate([subject], [], tmp_path, FirstWord(), replace(harness, limit=5))
+    with pytest.raises(BdpoError, match="--lm-eval: arc is a group; name its tasks: arc_easy"):
+        evaluate([subject], [], tmp_path, FirstWord(), Harness(("arc",)))
+    with pytest.raises(BdpoError, match="--lm-eval needs the model itself: leave out --endpoint"):
+        evaluate([scripted({})], [], tmp_path / "other", FirstWord(), harness)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib.metadata import version
 from typing import Any
 
@@ -38,7 +38,7 @@ class Harness:
         for task in self.tasks:
             name = f"{_PREFIX}{task}"
             if name in run.tasks:
-                run.with_tasks({name: TaskRecord("capability", "", 0, settings)})  # refuses another limit
+                run.with_tasks({name: replace(run.tasks[name], settings=settings)})  # refuses another limit
                 continue
             metric, outcomes = sample_outcomes(task, self._samples(task, model, tokenizer))
             run.append(name, outcomes)
