@@ -7,7 +7,7 @@ from transformers import GenerationConfig
 from bdpo.errors import BdpoError
 from bdpo.evaluate.generate import LocalGenerator, _Draw
 from bdpo.evaluate.replies import Reply, Sampling
-from bdpo.models import weights_hash
+from bdpo.models import load, weights_hash
 from bdpo.tokens import prompt_ids, stop_ids
 from tiny import CHATML, tiny_model, tiny_tokenizer
 
@@ -218,3 +218,21 @@ def test_what_never_fits_and_what_is_no_lack_of_memory(tokenizer, monkeypatch):
     error = RuntimeError("shapes do not match")
     with pytest.raises(RuntimeError, match="shapes do not match"):
         LocalGenerator(model, tokenizer).replies(PROMPTS, GREEDY)
+
+
+# --- the starter -----------------------------------------------------------------------------------------------
+
+
+@pytest.mark.slow
+def test_the_starter_ends_its_replies_and_says_the_same_in_any_batch():
+    loaded = load("starter")
+    prompts = {
+        "short": [{"role": "user", "content": "What is the capital of France?"}],
+        "long": [{"role": "user", "content": "Say hello to my grandmother, who turns ninety, in one short sentence."}],
+    }
+    generator = LocalGenerator(loaded.model, loaded.tokenizer)
+    made = generator.replies(prompts, Sampling(10))
+    assert made["short"] == [Reply("short", 0, "The capital of France is Paris.", "end", 37, 8)]
+    assert (made["long"][0].stop, made["long"][0].tokens) == ("length", 10)
+    generator.batch_size = 1
+    assert generator.replies(prompts, Sampling(10)) == made
