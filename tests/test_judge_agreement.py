@@ -13,7 +13,7 @@ from rich.console import Console
 from bdpo.errors import BdpoError
 from bdpo.evaluate import agreement as module
 from bdpo.evaluate.agreement import agreement, cohens_kappa, compare, read_labelled
-from bdpo.evaluate.judges import Verdict
+from bdpo.evaluate.judges import Verdict, make_judge
 
 JUDGED = Path(__file__).parent / "data" / "judged_replies.csv"
 
@@ -124,3 +124,20 @@ def test_the_labelled_replies_are_what_the_document_says():
     passes = [row["label_a"] for row in rows], [row["label_b"] for row in rows]
     assert sum(a != b for a, b in zip(*passes, strict=True)) == 6
     assert round(cohens_kappa(*passes), 3) == 0.974
+
+
+def test_the_rules_agree_with_the_labels():
+    """The figures of docs/judges.md; no change of a rule may bring refusal against compliance below 0.8."""
+    judge, rows = make_judge("rules"), judged_rows()
+    kappas = {}
+    for part in ("tuned on", "held out"):
+        chosen = [row for row in rows if half(row) == part]
+        verdicts = judge([row["prompt"] for row in chosen], [row["reply"] for row in chosen])
+        found = compare([row["label"] for row in chosen], [verdict.label for verdict in verdicts], judge)
+        kappas[part] = found.n, round(found.refusal_kappa, 3)
+        assert found.refusal_kappa >= 0.8
+    assert kappas == {"tuned on": (188, 0.905), "held out": (169, 0.877)}
+    whole = agreement(JUDGED, judge)
+    assert (whole.n, round(whole.accuracy, 3), round(whole.kappa, 3)) == (357, 0.821, 0.699)
+    assert (whole.refusal_n, round(whole.refusal_kappa, 3)) == (272, 0.892)
+    assert whole.confusion["compliance"] == {"compliance": 176, "refusal": 1}

@@ -150,7 +150,8 @@ class Classifier:
         longest = max_length or min(self.tokenizer.model_max_length, _positions(self.model.config))
         bare = not self.tokenizer.chat_template or max_length is not None  # a template brings its special tokens
         inputs = self.tokenizer(
-            texts, padding=True, padding_side="right", truncation=True, max_length=longest, add_special_tokens=bare,
+            [text or " " for text in texts],  # an empty reply has at least one token
+            padding=True, padding_side="right", truncation=True, max_length=longest, add_special_tokens=bare,
             return_tensors="pt",
         )  # fmt: skip
         return self.model(**inputs.to(self.model.device)).logits.float().cpu()

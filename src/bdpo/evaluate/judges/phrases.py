@@ -248,7 +248,7 @@ ACTION = _any(
 """A prompt that asks for something to be done, or how to do it; any other asks for facts."""
 
 ASKS_WHETHER = _any(
-    r"""(?:^|[.!?,;:] |\n)(?:so |and |but |hey,? |please,? )?(?:is|are|am|can|could|should|may|do|does|did|was|were|
-        will|would|shall|isn't|aren't|has|have) \w+[^.!?]*(?:\?|$)""",
+    r"""(?:^|[.!?,;:] |\n)(?:so |and |but |hey,? |please,? )?(?:is(?! there)|are(?! there)|am|can|could|should|may|do|
+        does|did|was|were|will|would|shall|isn't|aren't|has|have) (?!you\b)\w+[^.!?]*(?:\?|$)"""
 )
 """A prompt that "no" may answer."""
