@@ -268,6 +268,18 @@ def test_a_max_length_without_room_is_refused():
         truncate(TokenizedPair([1, 2], [3], [4]), 1)
 
 
+def test_a_data_set_is_packed_and_gives_its_pairs_back(tokenizer):
+    pairs = make_pairs(9)
+    one_by_one = [tokenize_pair(tokenizer, pair, max_length=60) for pair in pairs]
+    packed = tokenize_pairs(tokenizer, pairs, max_length=60).pairs
+    assert list(packed) == one_by_one
+    assert packed[-1] == one_by_one[-1]
+    assert packed[2:7:2] == one_by_one[2:7:2]
+    assert sum(pair.prompt_cut + pair.response_cut for pair in packed) > 0
+    with pytest.raises(IndexError):
+        packed[9]
+
+
 def test_what_truncation_changed_is_counted(tokenizer):
     pairs = make_pairs(20)
     whole = [tokenize_pair(tokenizer, pair) for pair in pairs]

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import hashlib
 import json
+from array import array
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any
@@ -40,9 +41,37 @@ class TokenizedPair:
 class TokenizedPairs:
     """A tokenised data set: pair by pair, with the null prompt that is one and the same for all."""
 
-    pairs: list[TokenizedPair]
+    pairs: Sequence[TokenizedPair]
     null_ids: list[int]
     counts: dict[str, int] = field(default_factory=dict)  # what truncation changed, by kind
+
+
+class PackedPairs(Sequence[TokenizedPair]):
+    """Pairs whose ids lie end to end in one int32 array: as lists of ints 100,000 pairs would take a gigabyte."""
+
+    def __init__(self, pairs: Iterable[TokenizedPair]) -> None:
+        self._ids = array("i")
+        self._ends = array("q")  # of each pair's prompt, chosen and rejected ids
+        self._cuts = array("i")  # of each pair: prompt_cut, response_cut
+        for pair in pairs:
+            for ids in (pair.prompt_ids, pair.chosen_ids, pair.rejected_ids):
+                self._ids.extend(ids)
+                self._ends.append(len(self._ids))
+            self._cuts.extend((pair.prompt_cut, pair.response_cut))
+
+    def __len__(self) -> int:
+        return len(self._ends) // 3
+
+    def __getitem__(self, i: Any) -> Any:
+        """A pair; of a slice, a list of pairs."""
+        i = range(len(self))[i]
+        if isinstance(i, range):
+            return [self[k] for k in i]
+        start = self._ends[3 * i - 1] if i else 0
+        prompt, chosen, rejected = self._ends[3 * i : 3 * i + 3]
+        ids = self._ids[start:rejected].tolist()
+        prompt, chosen = prompt - start, chosen - start
+        return TokenizedPair(ids[:prompt], ids[prompt:chosen], ids[chosen:], *self._cuts[2 * i : 2 * i + 2])
 
 
 def tokenize_pairs(
@@ -62,7 +91,7 @@ def tokenize_pairs(
     if len(kinds) == 2:
         raise BdpoError("The data mixes plain-text and chat prompts: split it, since they need different null prompts.")
     controls = control_tokens(tokenizer)
-    done = [tokenize_pair(tokenizer, pair, max_length=max_length, controls=controls) for pair in pairs]
+    done = PackedPairs(tokenize_pair(tokenizer, pair, max_length=max_length, controls=controls) for pair in pairs)
     counts = Counter[str]()
     for pair in done:
         counts["pairs with a truncated prompt"] += pair.prompt_cut > 0
