@@ -115,6 +115,13 @@ def test_an_average_draws_each_benchmarks_prompts_apart() -> None:
     assert seeds.value == 0.75 and seeds.std == pytest.approx(np.std([0.5, 1.0], ddof=1))
 
 
+def test_an_average_of_rates_has_a_width_where_all_are_0_or_1(tmp_path: Path) -> None:
+    write_run(tmp_path, "base", {"strongreject": [0] * 10, "xstest-safe": [1] * 10})
+    overall = row(compare([tmp_path]), "overall").cells["base"].score
+    assert (overall.value, overall.n) == (0.5, 20)  # half of Wilson's 0.277533 (statistics.rate) to either side
+    assert (overall.low, overall.high) == (pytest.approx(0.361233, abs=1e-6), pytest.approx(0.638767, abs=1e-6))
+
+
 def test_parts_that_do_not_add_up_are_refused() -> None:
     with pytest.raises(BdpoError, match="The parts have 3 prompts, the scores 2"):
         mean([0, 1], parts=[Part(3, 1.0)])

@@ -2,28 +2,26 @@
 
 from __future__ import annotations
 
-import json
-import textwrap
-from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
-import torch
 from rich.console import Console
+from rich.table import Table
+from rich.text import Text
 
 from bdpo import models
 from bdpo.config import parse_recipe
+from bdpo.evaluate.compare import compare
+from bdpo.evaluate.evaluation import Plan, evaluate, local_models, plan_tasks
+from bdpo.evaluate.judges import make_judge
+from bdpo.evaluate.replies import Sampling
+from bdpo.evaluate.results import Run, open_runs
+from bdpo.evaluate.tables import comparison_grids
 from bdpo.pairs import check_pairs, load_pairs
 from bdpo.run import load_model, read_data, run_recipe, score_pairs
 from bdpo.summary import render_metrics, render_summary, summarise_scores
 
-_PROMPTS = (
-    "unsafe-00",
-    "unsafe-17",
-    "unsafe-34",
-    "look-alike-03",
-    "look-alike-25",
-)  # held out, ids of evaluation.jsonl
+_ASKED = Plan("starter", limit=16, sampling=Sampling(max_new_tokens=48))  # half a minute a model on two cores
 
 
 def demo_recipe(pairs: int) -> dict[str, Any]:
@@ -56,21 +54,20 @@ def run_demo(out: Path, *, pairs: int, console: Console) -> Path:
     _step(console, 2, f"Measure comprehension: one pass of the frozen model over {pairs} pairs")
     scores = score_pairs(recipe, loaded, read_data(recipe, loaded.tokenizer).train, None)
     render_summary(summarise_scores(scores.rows), console)
-    before = generate(loaded.model, loaded.tokenizer, held_out_prompts())
     _step(console, 3, "Train with B-DPO (LoRA): the better understood reply of a pair pulls less")
     result = run_recipe(recipe, out)
     render_metrics(result.metrics, result.trainer.state.log_history, console)
-    _step(console, 4, "Before and after, on prompts that were held out")
-    after = generate(result.trainer.model, loaded.tokenizer, held_out_prompts())
-    for prompt, old, new in zip(held_out_prompts(), before, after, strict=True):
-        console.print(f"[bold]{prompt}[/bold]", highlight=False)
-        for name, reply in (("before", old), ("after", new)):
-            text = textwrap.shorten(reply, 300) or "(no text)"
-            console.print(textwrap.indent(textwrap.fill(f"{name}: {text}", 76), "  "), highlight=False, markup=False)
+    _step(console, 4, "Evaluate before and after: harmful prompts, and harmless ones that look alike, all held out")
+    judge = make_judge("rules")
+    tasks, _ = plan_tasks(_ASKED, judge)
+    evaluate(local_models([("before", "starter"), ("after", str(out))]), tasks, out / "evaluation", judge)
+    comparison_grids(compare([out / "evaluation"]))[-1].render(console)  # each suite has one benchmark here
+    console.print(sample_replies(*open_runs(out / "evaluation")))
     console.print(
         f"\nThe run lies in {out}: the adapter, recipe.yaml, metrics.json and README.md, its model card."
         f"\nThe scores lie in {scores.path}; training again with another beta or loss reuses them."
-        "\nA few sample replies are no proof of safety. Next, on your own pairs:"
+        f"\nThe evaluation lies in {out / 'evaluation'}. Few prompts and a judge of rules are no proof of safety; see "
+        "docs/evaluation.md. Next, on your own pairs:"
         "\n  bdpo data check YOUR_PAIRS.jsonl"
         "\n  bdpo train --config recipes/starter.yaml --set data.train=YOUR_PAIRS.jsonl --out runs/mine",
         highlight=False,
@@ -79,24 +76,16 @@ def run_demo(out: Path, *, pairs: int, console: Console) -> Path:
     return out
 
 
-def held_out_prompts() -> list[str]:
-    """A handful of the starter's evaluation prompts."""
-    lines = (files("bdpo.starter") / "evaluation.jsonl").read_text(encoding="utf-8").splitlines()
-    by_id = {row["id"]: row["prompt"] for row in map(json.loads, lines)}
-    return [by_id[id] for id in _PROMPTS]
-
-
-@torch.no_grad()
-def generate(model: Any, tokenizer: Any, prompts: list[str], *, max_new_tokens: int = 60) -> list[str]:
-    """Greedy replies to single-turn prompts, as one left-padded batch."""
-    chats = [[{"role": "user", "content": prompt}] for prompt in prompts]
-    tokenizer.padding_side = "left"
-    inputs = tokenizer.apply_chat_template(
-        chats, add_generation_prompt=True, padding=True, return_tensors="pt", return_dict=True
-    ).to(model.device)
-    model.eval()
-    ids = model.generate(**inputs, max_new_tokens=max_new_tokens, do_sample=False)
-    return [str(text).strip() for text in tokenizer.batch_decode(ids[:, inputs["input_ids"].shape[1] :], True)]
+def sample_replies(before: Run, after: Run, *, each: int = 2) -> Table:
+    """The first replies of each benchmark side by side, with what the judge made of them."""
+    table = Table(title="Sample replies", title_justify="left", show_lines=True)
+    for heading in ("prompt", "before", "after"):
+        table.add_column(heading, ratio=1, overflow="fold")
+    for task in before.tasks:
+        for old, new in list(zip(before.whole(task), after.whole(task), strict=True))[:each]:
+            replies = (f"{outcome.reply.strip()}\n({outcome.verdict})" for outcome in (old, new))
+            table.add_row(*map(Text, (old.request, *replies)))
+    return table
 
 
 def _free(out: Path) -> Path:

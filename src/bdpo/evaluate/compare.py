@@ -16,7 +16,18 @@ from numpy.typing import NDArray
 
 from bdpo.errors import BdpoError
 from bdpo.evaluate.results import Run, open_runs, prompt_scores
-from bdpo.evaluate.statistics import Difference, Mean, Part, Rate, compare_means, compare_rates, holm, mean, rate
+from bdpo.evaluate.statistics import (
+    Difference,
+    Mean,
+    Part,
+    Rate,
+    average,
+    compare_means,
+    compare_rates,
+    holm,
+    mean,
+    rate,
+)
 
 Array = NDArray[np.float64]
 SUITES = ("safety", "over-refusal", "capability")
@@ -274,7 +285,10 @@ def _average(tables: Sequence[_Scores], weights: Sequence[float], baseline: str)
     cells = {}
     for name, scores in joined.items():
         difference = None if name == baseline else compare_means(scores, joined[baseline], parts=parts)
-        cells[name] = Cell(mean(scores, parts=parts), difference)
+        found = [_score(table.scores[name]) for table in tables]
+        rates = [score for score in found if isinstance(score, Rate)]
+        score = average(rates, weights) if len(rates) == len(found) else mean(scores, parts=parts)
+        cells[name] = Cell(score, difference)
     return cells
 
 

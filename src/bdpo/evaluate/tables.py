@@ -132,10 +132,10 @@ def comparison_grids(comparison: Comparison) -> list[Grid]:
     head = ("", "n", *(f"{name}{seeds.get(name, '')}" for name in comparison.methods))
     averages = [row for row in comparison.rows if row.kind in ("suite", "overall")]
     others = [row for row in comparison.rows if row.kind not in ("suite", "overall")]
-    below = f"Below each score its difference to {comparison.baseline}, paired on the same prompts"
     notes = [
-        f"[low, high]: 95 % intervals, Wilson's for rates and bootstrap for the rest. {below}; p: McNemar, exact, with "
-        "Holm's correction over the table.",
+        "[low, high]: 95 % intervals, Wilson's for rates and their averages, bootstrap for the rest. Below each score "
+        f"its difference to {comparison.baseline}, paired on the same prompts; p: McNemar, exact, with Holm's "
+        "correction over the table.",
         *_measures(others),
     ]
     if seeds:
