@@ -60,6 +60,17 @@ def test_every_pair_comes_once_an_epoch_and_fillers_only_in_the_last_step(split:
     assert {~i for i in steps[-1] if i < 0} <= real(steps[-1]), "a filler repeats a pair of its own step"
 
 
+@pytest.mark.parametrize("world", [1, 2])
+def test_pairs_dealt_by_tokens_are_those_of_the_step_in_batches_of_about_one_size(world: int) -> None:
+    ranks = [
+        list(StepSampler([9, 1, 8, 2, 7, 3, 5, 5], per_step=4, micro=4, rank=r, world=world, shuffle=False, dealt=2))
+        for r in range(world)
+    ]
+    assert [len(batches) for batches in ranks] == [4 // world] * world
+    every = [batch for together in zip(*ranks, strict=True) for batch in together]
+    assert every == [[0, 1], [2, 3], [4, 5], [6, 7]]  # 10 tokens each
+
+
 def test_fewer_pairs_than_a_step_has_places() -> None:
     assert list(StepSampler([5, 9], per_step=8, micro=4, shuffle=False)) == [[1, 0], [-1]]
 

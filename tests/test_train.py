@@ -52,6 +52,22 @@ def test_every_split_of_a_step_follows_the_plain_loop(make: Make, plain: Any, mi
     assert losses[-1] < losses[0] - 0.05, "it learns"
 
 
+@pytest.mark.parametrize(("budget", "accumulation"), [(10**6, 1), (400, 4), (1, 7)])
+def test_a_budget_of_tokens_splits_the_step_and_follows_the_plain_loop(
+    make: Make, plain: Any, budget: int, accumulation: int
+) -> None:
+    trainer = make(per_device_train_batch_size=8, tokens_per_batch=budget)
+    assert trainer.args.gradient_accumulation_steps == accumulation
+    loader = trainer.get_train_dataloader()
+    assert len(loader) == 3 * accumulation
+    lengths, ceiling = trainer.train_dataset.lengths, max(budget, *trainer.train_dataset.lengths)
+    batches = [[i for i in batch if i >= 0] for batch in loader.batch_sampler]
+    assert max(sum(lengths[i] for i in batch) for batch in batches) <= ceiling
+    losses, weights = trained(trainer)
+    assert losses == pytest.approx(plain[0], abs=1e-5)
+    assert_same_weights(weights, plain[1], 1e-5)
+
+
 def test_the_two_layouts_follow_one_trajectory(make: Make, plain: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(bdpo.train, "choose_layout", lambda model, longest: ("padded", "the test says so"))
     trainer = make()

@@ -19,7 +19,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader
 
 from bdpo.balance import Balance
-from bdpo.layout import BranchBatch, Layout, Tree, lay_out
+from bdpo.layout import BranchBatch, Layout, Tree, lay_out, spread
 
 
 class StepSampler:
@@ -31,6 +31,8 @@ class StepSampler:
         micro: pairs of a micro-batch.
         rank, world: this process and how many there are; `per_step` is a multiple of `micro * world`.
         shuffle: a new order each epoch (seeded, see `set_epoch`), else the order of the rows.
+        dealt: so many micro-batches a step (over all processes, a multiple of `world`), dealt so that each has about
+            as many tokens; None: as many as `micro` gives, of pairs of like length.
 
     >>> list(StepSampler([5, 9, 7], per_step=2, micro=1, shuffle=False))
     [[1], [0], [2], [-3]]
@@ -47,8 +49,10 @@ class StepSampler:
         shuffle: bool = True,
         drop_last: bool = False,
         seed: int = 0,
+        dealt: int | None = None,
     ) -> None:
         self.lengths = lengths
+        self.dealt = dealt
         self.per_step, self.micro, self.rank, self.world = per_step, micro, rank, world
         self.shuffle, self.drop_last, self.seed = shuffle, drop_last, seed
         self.epoch = 0
@@ -62,7 +66,7 @@ class StepSampler:
         """Micro-batches of this process in an epoch."""
         n = len(self.lengths)
         steps = n // self.per_step if self.drop_last else -(-n // self.per_step)
-        return steps * self.per_step // (self.micro * self.world)
+        return steps * (self.dealt or self.per_step // self.micro) // self.world
 
     def steps(self) -> Iterator[list[int]]:
         """The lists of rows that make up the steps of the epoch."""
@@ -79,8 +83,31 @@ class StepSampler:
     def __iter__(self) -> Iterator[list[int]]:
         for step in self.steps():
             rows = sorted(step, key=lambda i: -self.lengths[i])
-            batches = [rows[start : start + self.micro] or [~rows[-1]] for start in range(0, self.per_step, self.micro)]
-            yield from batches[self.rank :: self.world]
+            if self.dealt:
+                batches = [[rows[i] for i in batch] for batch in spread([self.lengths[i] for i in rows], self.dealt)]
+            else:
+                batches = [rows[start : start + self.micro] for start in range(0, self.per_step, self.micro)]
+            yield from (batch or [~rows[-1]] for batch in batches[self.rank :: self.world])
+
+
+def fewest_batches(sampler: StepSampler, epochs: int, budget: int) -> int:
+    """Micro-batches that a step must be dealt into, over all processes, so that none exceeds `budget` tokens.
+
+    The same number for every step of all epochs, a multiple of the number of processes. A pair longer than the budget
+    is a micro-batch of its own.
+
+    >>> fewest_batches(StepSampler([5, 9, 7, 3], per_step=4, micro=1, shuffle=False), 1, 12)
+    2
+    """
+    budget = max(budget, *sampler.lengths)
+    count = sampler.world
+    for epoch in range(epochs):
+        sampler.set_epoch(epoch)
+        for step in sampler.steps():
+            lengths = [sampler.lengths[i] for i in step]
+            while max(sum(lengths[i] for i in batch) for batch in spread(lengths, count)) > budget:
+                count += sampler.world
+    return count
 
 
 class ScoredRows:

@@ -180,6 +180,17 @@ def hang(prefix: Ids, branches: Sequence[Ids], room: int) -> list[tuple[list[int
     return [(members, Tree(prefix, [branches[i] for i in members])) for members in bins]
 
 
+def spread(lengths: Sequence[int], count: int) -> list[list[int]]:
+    """Indices dealt into `count` rows of like total length: the longest first, each to the emptiest row."""
+    rows: list[list[int]] = [[] for _ in range(count)]
+    emptiest = [(0, row) for row in range(count)]  # a heap of (total length, row)
+    for i in sorted(range(len(lengths)), key=lambda i: -lengths[i]):
+        total, row = emptiest[0]
+        rows[row].append(i)
+        heapreplace(emptiest, (total + lengths[i], row))
+    return rows
+
+
 def _place(row: Tensor, at: int, t: int, tree: Tree, number: int, offset: int) -> list[tuple[int, int, int]]:
     """Write one tree into a row (4, L) from column `at`; return its (branch number, flat position, token) triples."""
     start, end = at, at + len(tree.prefix)
@@ -209,19 +220,8 @@ def _pack(numbered: list[tuple[int, Tree]]) -> list[list[tuple[int, Tree]]]:
 
     fewest = max(1, sum(lengths) // (4 * max(lengths)))  # rows of up to four times the longest tree are tried
     counts = range(fewest, len(lengths) + 1, 1 + (len(lengths) - fewest) // 32)
-    rows = min((_spread(lengths, count) for count in (*counts, len(lengths))), key=cost)
+    rows = min((spread(lengths, count) for count in (*counts, len(lengths))), key=cost)
     return [[numbered[i] for i in row] for row in rows]
-
-
-def _spread(lengths: Sequence[int], count: int) -> list[list[int]]:
-    """Indices dealt into `count` rows of like total length: the longest first, each to the emptiest row."""
-    rows: list[list[int]] = [[] for _ in range(count)]
-    emptiest = [(0, row) for row in range(count)]  # a heap of (total length, row)
-    for i in sorted(range(len(lengths)), key=lambda i: -lengths[i]):
-        total, row = emptiest[0]
-        rows[row].append(i)
-        heapreplace(emptiest, (total + lengths[i], row))
-    return rows
 
 
 def _first_fit(lengths: Sequence[int], capacity: int) -> list[list[int]]:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import copy
+import math
 from typing import Any
 
 import torch
@@ -18,7 +20,7 @@ from transformers.utils import logging
 
 from bdpo import models
 from bdpo.allocator import keep_freed_memory
-from bdpo.batches import PairBatch, PairCollator, ScoredRows, StepLoader, StepSampler
+from bdpo.batches import PairBatch, PairCollator, ScoredRows, StepLoader, StepSampler, fewest_batches
 from bdpo.errors import BdpoError
 from bdpo.layout import Layout
 from bdpo.logprobs import branch_logps, choose_layout
@@ -85,6 +87,9 @@ class BDPOTrainer(Trainer):
                 model.config._name_or_path, revision=getattr(model.config, "_commit_hash", None)
             )
         train_rows = scored_rows(train_dataset, "train", model, processing_class, args)
+        self.pairs_per_step = args.pairs_per_step
+        if args.tokens_per_batch is not None:
+            args = _dealt_by_tokens(args, train_rows.lengths)
         tau = train_rows.balance.tau
         eval_rows = None
         if eval_dataset is not None:
@@ -122,9 +127,8 @@ class BDPOTrainer(Trainer):
         """This process's micro-batches of every step."""
         args = self.args
         return self._loader(
-            self.train_dataset, args.per_device_train_batch_size, args.pairs_per_step,
-            shuffle=args.train_sampling_strategy != "sequential",
-            drop_last=args.dataloader_drop_last, seed=args.seed if args.data_seed is None else args.data_seed,
+            self.train_dataset, args.per_device_train_batch_size, self.pairs_per_step, **_order(args),
+            dealt=args.gradient_accumulation_steps * args.world_size if args.tokens_per_batch else None,
         )  # fmt: skip
 
     def get_eval_dataloader(self, eval_dataset: Any = None) -> StepLoader:
@@ -295,6 +299,29 @@ class BDPOTrainer(Trainer):
         """Forward and backward, 6 operations a parameter and token."""
         parameters = sum(p.numel() for p in self.accelerator.unwrap_model(self.model).parameters())
         return 6 * inputs["pairs"].branches.input_ids.numel() * parameters
+
+
+def _order(args: BDPOConfig) -> dict[str, Any]:
+    """How the pairs are put in order for training."""
+    return {
+        "shuffle": args.train_sampling_strategy != "sequential",
+        "drop_last": args.dataloader_drop_last,
+        "seed": args.seed if args.data_seed is None else args.data_seed,
+    }
+
+
+def _dealt_by_tokens(args: BDPOConfig, lengths: list[int]) -> BDPOConfig:
+    """The arguments with as little accumulation as the token budget allows; the pairs of a step stay."""
+    per_step, world = args.pairs_per_step, args.world_size
+    sampler = StepSampler(
+        lengths, per_step=per_step, micro=args.per_device_train_batch_size, world=world, **_order(args)
+    )
+    steps = max(1, len(lengths) // per_step if args.dataloader_drop_last else -(-len(lengths) // per_step))
+    epochs = args.max_steps / steps if args.max_steps > 0 else args.num_train_epochs
+    assert args.tokens_per_batch is not None
+    dealt = copy.copy(args)
+    dealt.gradient_accumulation_steps = fewest_batches(sampler, math.ceil(epochs), args.tokens_per_batch) // world
+    return dealt
 
 
 def _refuse(args: BDPOConfig, ref_model: Any, train_dataset: Any) -> None:

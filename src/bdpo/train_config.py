@@ -44,6 +44,14 @@ class BDPOConfig(TrainingArguments):
     score_batch_tokens: int | None = field(
         default=None, metadata={"help": "Tokens of a forward pass when raw pairs are scored; None: by the device."}
     )
+    tokens_per_batch: int | None = field(
+        default=None,
+        metadata={
+            "help": "Tokens that a micro-batch may hold, prompts once. The pairs of a step stay what batch size x "
+            "accumulation x processes make them, and are dealt into as few micro-batches as this allows; None: "
+            "micro-batches of per_device_train_batch_size pairs."
+        },
+    )
     scores_dir: str | None = field(
         default=None, metadata={"help": "Folder in which raw pairs are scored, by data set; None: the cache."}
     )
@@ -71,6 +79,8 @@ class BDPOConfig(TrainingArguments):
         for name in ("per_device_train_batch_size", "per_device_eval_batch_size", "gradient_accumulation_steps"):
             if getattr(self, name) < 1:
                 raise BdpoError(f"{name} is {getattr(self, name)}: it must be at least 1.")
+        if self.tokens_per_batch is not None and self.tokens_per_batch < 1:
+            raise BdpoError(f"tokens_per_batch is {self.tokens_per_batch}: it must be at least 1, or left out.")
 
     @property
     def pairs_per_step(self) -> int:
