@@ -130,9 +130,11 @@ def test_options_are_picked_by_summed_log_probability() -> None:
 
 def test_preferences_keep_the_margin(tmp_path: Path) -> None:
     write_pairs(tmp_path / "pairs.jsonl", make_pairs(4))
-    items = preference_items(str(tmp_path / "pairs.jsonl"), None, 0)
+    plan = Plan(pairs=str(tmp_path / "pairs.jsonl"))
+    items = preference_items(plan)
     assert [item.options for item in items] == [(pair.chosen, pair.rejected) for pair in make_pairs(4)]
-    assert len(preference_items(str(tmp_path / "pairs.jsonl"), 2, 0)) == 2
+    assert len(preference_items(replace(plan, limit=2))) == 2
+    assert preference_items(Plan(pairs="starter", pairs_split="validation"))[0].id.startswith("validation-")
     model, tokenizer = tiny_model(), tiny_tokenizer()
     subject = Subject("tiny", "tiny", "tiny", LocalGenerator(model, tokenizer), model, tokenizer)
     found = answers(task("preferences", "pairs", items, "preferences"), subject, FirstWord())
@@ -140,6 +142,9 @@ def test_preferences_keep_the_margin(tmp_path: Path) -> None:
     margins = [chosen.logp - rejected.logp for chosen, rejected in logps]
     assert [outcome.margin for outcome in found] == pytest.approx(margins, abs=1e-4)
     assert [outcome.score for outcome in found] == [float(margin > 0) for margin in margins]
+    (record,) = evaluate([subject], [task("preferences", "pairs", items, "preferences")], tmp_path, FirstWord())
+    assert record["margin"] == pytest.approx(sum(margins) / 4, abs=1e-4)
+    assert evaluation_grids([record])[0].notes[1] == f"Mean margin [nats]: {record['margin']:.2f} of tiny."
 
 
 # --- the folder ---------------------------------------------------------------------------------------------------

@@ -45,6 +45,10 @@ def evaluate(
     seed: Annotated[int, typer.Option(help="Seed of the draw, the transforms and the sampling.")] = 0,
     transform: Annotated[str, typer.Option(help="Ask in other wordings: base64, gcg-suffix, ...; with commas.")] = "",
     pairs: Annotated[str | None, typer.Option(help="Preference data: which replies the model ranks higher.")] = None,
+    pairs_split: Annotated[str | None, typer.Option(help="Split of --pairs, such as test or validation.")] = None,
+    prefer: Annotated[
+        str | None, typer.Option(help="--pairs is PKU-SafeRLHF: safety-protocol, safer or helpful.")
+    ] = None,
     lm_eval: Annotated[str, typer.Option("--lm-eval", help="Tasks of lm-evaluation-harness; with commas.")] = "",
     judge: Judge = JudgeName.RULES,
     judge_model: JudgeModel = None,
@@ -85,7 +89,7 @@ def evaluate(
     sampling = Sampling(max_new_tokens, temperature=temperature, samples=samples, seed=seed)
     harness = Harness(_split(lm_eval), limit, batch_size) if lm_eval else None
     judged_by = make_judge(judge.value, model=judge_model, endpoint=judge_endpoint)
-    plan = Plan(suite, data_dir, limit, seed, _split(transform), pairs, sampling)
+    plan = Plan(suite, data_dir, limit, seed, _split(transform), pairs, pairs_split, prefer, sampling)
     tasks, missing = plan_tasks(plan, judged_by, logps=endpoint is None)
     for why in missing.values():
         console.print(f"Left out: {why}", highlight=False, markup=False)

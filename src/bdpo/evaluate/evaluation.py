@@ -49,6 +49,8 @@ class Plan:
     seed: int = 0  # of the draw, and of the transforms
     transforms: tuple[str, ...] = ()  # each benchmark is asked under each of them; none: as it is
     pairs: str | None = None  # preference data whose chosen replies should be the likelier ones
+    pairs_split: str | None = None
+    prefer: str | None = None  # of PKU-SafeRLHF, which reply is the chosen one
     sampling: Sampling = field(default_factory=Sampling)
 
 
@@ -175,7 +177,7 @@ def plan_tasks(plan: Plan, judge: Judge, *, logps: bool = True) -> tuple[list[Ta
     if plan.pairs is not None and not logps:
         raise BdpoError("--pairs needs log-probabilities, which an endpoint does not give: leave out one of the two.")
     if plan.pairs is not None:
-        items = preference_items(plan.pairs, plan.limit, plan.seed)
+        items = preference_items(plan)
         tasks.append(_task(PREFERENCES, "pairs", PREFERENCES, items, plan.sampling, judge))
     return tasks, loaded.missing
 
@@ -209,19 +211,19 @@ def _digest(items: Sequence[Item]) -> str:
     return hashlib.sha256(json.dumps(asked).encode()).hexdigest()[:12]
 
 
-def preference_items(data: str, limit: int | None, seed: int) -> list[Item]:
+def preference_items(plan: Plan) -> list[Item]:
     """Preference pairs (any data that `bdpo data check` reads) as items of two options, the chosen one right.
 
     Raises:
         BdpoError: what reading raises, or a pair of plain text, which is no chat.
     """
     items = []
-    for pair in load_pairs(data).pairs:
+    for pair in load_pairs(str(plan.pairs), split=plan.pairs_split, prefer=plan.prefer).pairs:
         if isinstance(pair.prompt, str):
-            raise BdpoError(f"--pairs {data}: pair {pair.id} is plain text; its prompts must be chats.")
+            raise BdpoError(f"--pairs {plan.pairs}: pair {pair.id} is plain text; its prompts must be chats.")
         request, options = pair.prompt[-1]["content"], (pair.chosen, pair.rejected)
         items.append(Item(pair.id, pair.prompt, request, ", ".join(pair.category), options=options, correct=0))
-    return items if limit is None else stratified_sample(items, limit, seed)
+    return items if plan.limit is None else stratified_sample(items, plan.limit, plan.seed)
 
 
 # --- how it is answered -------------------------------------------------------------------------------------------

@@ -104,7 +104,7 @@ def evaluation_grids(records: Sequence[dict[str, Any]]) -> list[Grid]:
             for measure in dict.fromkeys(measures.values())
         )
         head = ("benchmark", "model", "score [95 % interval]", "n", "degenerate", "cut")
-        grids.append(Grid(f"{suite} [%]", head, rows, (f"Score: {told}.", *_unread(members))))
+        grids.append(Grid(f"{suite} [%]", head, rows, (f"Score: {told}.", *_unread(members), *_margins(members))))
     return grids
 
 
@@ -121,6 +121,11 @@ def _row(record: dict[str, Any], name: str) -> Sequence[str]:
 def _unread(records: Sequence[dict[str, Any]]) -> list[str]:
     found = [f"{record['unread']} of {record['name']} on {record['task']}" for record in records if record["unread"]]
     return [f"Verdicts that could not be read, not counted in n: {', '.join(found)}."] if found else []
+
+
+def _margins(records: Sequence[dict[str, Any]]) -> list[str]:
+    found = [f"{record['margin']:.2f} of {record['name']}" for record in records if record["margin"] is not None]
+    return [f"Mean margin [nats]: {', '.join(found)}."] if found else []
 
 
 # --- a comparison -------------------------------------------------------------------------------------------------
