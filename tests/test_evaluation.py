@@ -26,6 +26,7 @@ from bdpo.evaluate.evaluation import (
 from bdpo.evaluate.generate import LocalGenerator
 from bdpo.evaluate.items import Item
 from bdpo.evaluate.judges import Verdict
+from bdpo.evaluate.judges.llm import LlmJudge
 from bdpo.evaluate.lm_eval import Harness, sample_outcomes
 from bdpo.evaluate.option_logps import option_logps
 from bdpo.evaluate.replies import Prompts, Reply, Sampling
@@ -113,6 +114,13 @@ def test_right_answers_need_no_judge(scoring: Any, answer: str) -> None:
     judge = FirstWord()
     found = answers(task("gsm8k", scoring, items), scripted({"a": "So 18 eggs", "b": "So 17 eggs"}), judge)
     assert [(outcome.score, outcome.verdict) for outcome in found] == [(1.0, ""), (0.0, "")] and judge.judged == []
+
+
+def test_an_llm_judge_checks_answers_against_the_reference() -> None:
+    judge = LlmJudge(Scripted({"0": ["right: 1"], "1": ["right: 0"], "2": ["Hm."]}), "m")
+    items = [item(id, answer="Paris") for id in "abc"]
+    said = scripted({"a": "The capital.", "b": "Not Paris.", "c": "Paris."})
+    assert [o.score for o in answers(task("simpleqa", "string-match", items), said, judge)] == [1.0, 0.0, None]
 
 
 def test_options_are_picked_by_summed_log_probability() -> None:

@@ -25,6 +25,7 @@ from bdpo.evaluate.endpoint import ChatEndpoint, EndpointGenerator
 from bdpo.evaluate.generate import LocalGenerator
 from bdpo.evaluate.items import Item
 from bdpo.evaluate.judges import UNPARSED, Judge, Verdict, is_answered, is_safe
+from bdpo.evaluate.judges.llm import LlmJudge
 from bdpo.evaluate.lm_eval import Harness
 from bdpo.evaluate.option_logps import option_logps
 from bdpo.evaluate.pool import models_sharing_base
@@ -185,7 +186,8 @@ def plan_tasks(plan: Plan, judge: Judge, *, logps: bool = True) -> tuple[list[Ta
 def _task(name: str, scoring: Scoring, suite: str, items: list[Item], sampling: Sampling, judge: Judge) -> Task:
     judged = scoring.startswith("judge")
     settings: dict[str, Any] = {"prompts": f"{len(items)} ({_digest(items)})"}
-    settings["judge"] = f"{judge.name} {judge.version}" if judged else _SCORED_BY[scoring]
+    graded = scoring == "string-match" and isinstance(judge, LlmJudge)
+    settings["judge"] = f"{judge.name} {judge.version}" if judged or graded else _SCORED_BY[scoring]
     if scoring not in _BY_LOGPS:
         settings |= sampling.key | {"samples": sampling.samples}
     measure = SCORINGS[scoring]
@@ -268,6 +270,10 @@ def judged(task: Task, replies: Mapping[str, Sequence[Reply]], judge: Judge) -> 
         given = judge([item.request for item, _ in pairs], [reply.text for _, reply in pairs])
         scores = [None if verdict.label == UNPARSED else float(counts(verdict)) for verdict in given]
         verdicts = list(given)
+    elif task.scoring == "string-match" and isinstance(judge, LlmJudge):
+        requests, answers = ([getattr(item, part) for item, _ in pairs] for part in ("request", "answer"))
+        graded = judge.right(requests, [reply.text for _, reply in pairs], answers)
+        scores = [None if right is None else float(right) for right in graded]
     else:
         right = same_number if task.scoring == "exact" else contains_answer
         scores = [float(right(reply.text, item.answer)) for item, reply in pairs]
