@@ -13,6 +13,7 @@ import yaml
 from peft import AutoPeftModelForCausalLM
 from transformers import AutoModelForCausalLM, AutoTokenizer, TrainerCallback
 
+import bdpo.prepare
 import bdpo.score
 from bdpo import models
 from bdpo.card import method_name
@@ -186,6 +187,25 @@ def test_another_beta_rate_temperature_or_loss_does_not_score_again(
     assert passes == [] and result.scores.path == lora.scores.path
 
 
+def test_the_weights_are_hashed_once_to_score_and_once_to_train(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    hashed: list[str] = []
+    for module in (bdpo.score, bdpo.prepare):
+        real = module.weights_hash
+        monkeypatch.setattr(module, "weights_hash", lambda m, n=module.__name__, h=real: (hashed.append(n), h(m))[1])
+    run_recipe(recipe_in(home, train={"max_steps": 1, "eval_strategy": "no"}), home / "hashed")
+    assert hashed == ["bdpo.score", "bdpo.prepare"]
+
+
+def test_too_few_held_out_prompts_do_not_stop_a_contrastive_run(home: Path) -> None:
+    write_pairs(home / "few.jsonl", make_pairs(3, seed=4))
+    few = {"eval": str(home / "few.jsonl")}
+    result = run_recipe(
+        recipe_in(home, data=few, score={"estimator": "contrastive"}, train={"max_steps": 1, "eval_strategy": "no"}),
+        home / "contrastive",
+    )
+    assert result.metrics["eval_rewards/accuracies"] * 3 % 1 == pytest.approx(0)
+
+
 def test_a_scored_folder_named_in_the_recipe_is_made_then_used(home: Path, passes: list[int]) -> None:
     scores = {"dir": str(home / "scores")}
     short = {"max_steps": 1, "eval_strategy": "no"}
@@ -334,6 +354,28 @@ def test_held_out_pairs_share_no_prompt_with_training() -> None:
 def test_holding_everything_out_is_refused(home: Path) -> None:
     with pytest.raises(BdpoError, match=r"no pairs are left to train on; lower data\.holdout"):
         read_data(recipe_in(home, data={"eval": None, "holdout": 21}), tiny_tokenizer())
+
+
+def test_errors_of_the_data_check_stop_a_run_before_scoring_and_warnings_do_not(
+    home: Path, passes: list[int]
+) -> None:
+    def run(pairs: list[PreferencePair], name: str, **sections: Any) -> RunResult:
+        write_pairs(home / "flawed.jsonl", pairs)
+        data = {"train": str(home / "flawed.jsonl"), "eval": None}
+        short = {"max_steps": 1, "eval_strategy": "no"}
+        return run_recipe(recipe_in(home, data=data, train=short, **sections), home / name)
+
+    pairs = make_pairs(6, seed=8)
+    swapped = replace(pairs[1], id="swapped", chosen=pairs[1].rejected, rejected=pairs[1].chosen)
+    said = r"flawed\.jsonl: conflicting labels in 2 pairs \(first: pair-1\)\. .* `bdpo data check .*flawed\.jsonl` shows"
+    with pytest.raises(BdpoError, match=said):
+        run([*pairs, swapped], "conflict")
+    unsafe = [replace(pairs[0], chosen_safe=False, rejected_safe=True), *pairs[1:]]
+    with pytest.raises(BdpoError, match=r"unsafe chosen in 1 pairs \(first: pair-0\)\. .* SafeDPO's data step"):
+        run(unsafe, "unsafe")
+    assert passes == []
+    assert run(unsafe, "safedpo", loss={"name": "safedpo"}).trainer.state.global_step == 1
+    assert run([*pairs, replace(pairs[0], id="again")], "warned").trainer.state.global_step == 1
 
 
 def test_safedpo_swaps_and_drops_as_a_data_step(home: Path) -> None:

@@ -161,23 +161,31 @@ def test_a_marginal_is_the_same_hung_with_others_or_alone(model, tokenizer, tmp_
             assert alone[name] == pytest.approx(together[i][name], abs=1e-4)
 
 
+@pytest.fixture
+def use(monkeypatch):
+    """Choose a layout by name in place of the model's own."""
+    return lambda layout: monkeypatch.setattr(scoring, "choose_layout", lambda *_: (layout, "the test says so"))
+
+
 @pytest.mark.parametrize("estimator", list(ESTIMATORS))
-def test_the_numbers_do_not_depend_on_batches_or_layout(estimator, model, tokenizer, tmp_path):
+def test_the_numbers_do_not_depend_on_batches_or_layout(estimator, model, tokenizer, tmp_path, use):
     def run(name, **how):
         return numbers(score(model, tokenizer, PAIRS, tmp_path / name, estimator=estimator, **how))
 
     expected = run("default")
     assert torch.allclose(run("one tree a batch", batch_tokens=1), expected, atol=1e-4, rtol=0)
-    assert torch.allclose(run("padded", layout="padded"), expected, atol=1e-4, rtol=0)
-    assert torch.allclose(run("padded, small", layout="padded", batch_tokens=300), expected, atol=1e-4, rtol=0)
+    use("padded")
+    assert torch.allclose(run("padded"), expected, atol=1e-4, rtol=0)
+    assert torch.allclose(run("padded, small", batch_tokens=300), expected, atol=1e-4, rtol=0)
 
 
-def test_padded_batches_keep_to_the_budget(model, tokenizer, tmp_path):
+def test_padded_batches_keep_to_the_budget(model, tokenizer, tmp_path, use):
+    use("padded")
     sizes = []
     handle = model.register_forward_pre_hook(
         lambda module, args, kwargs: sizes.append(kwargs["input_ids"].numel()), with_kwargs=True
     )
-    score(model, tokenizer, PAIRS, tmp_path / "s", layout="padded", batch_tokens=500)
+    score(model, tokenizer, PAIRS, tmp_path / "s", batch_tokens=500)
     handle.remove()
     assert max(sizes) <= 500  # padding included
 
@@ -231,12 +239,13 @@ def test_rows_are_memory_mapped_and_the_manifest_says_what_they_depend_on(model,
     manifest = json.loads((tmp_path / "s" / "manifest.json").read_text())
     assert manifest == data.manifest
     assert set(manifest["key"]) == {
-        *("weights", "tokenizer", "chat_template", "rows", "truncation", "estimator", "null_prompt"),
+        *("weights", "rows", "truncation", "estimator", "null_prompt"),
         *("contrastive_prompts", "dtype"),
     }
     assert manifest["key"]["truncation"] == 80 and manifest["key"]["dtype"] == "float32"
     assert (manifest["model"], manifest["pairs"], manifest["parts"], manifest["max_length"]) == ("tiny", 12, 3, 80)
     assert manifest["truncation"] == tokenize_pairs(tokenizer, PAIRS, max_length=80).counts
+    assert set(manifest["tokenizer"]) == {"tokenizer", "chat_template"} and manifest["other_prompts"] == {}
     assert set(manifest["versions"]) == {"bdpo", "torch", "transformers"}
 
 
@@ -253,8 +262,29 @@ def test_scoring_again_computes_nothing(model, tokenizer, tmp_path, monkeypatch)
     first = numbers(score(model, tokenizer, PAIRS, tmp_path / "s"))
     monkeypatch.setattr(scoring, "branch_logps", _fail)
     monkeypatch.setattr(scoring, "choose_layout", _fail)
-    for how in ({}, {"batch_tokens": 64}, {"layout": "padded"}, {"seed": 9}, {"max_length": 2048}):
+    for how in ({}, {"batch_tokens": 64}, {"seed": 9}, {"max_length": 2048}):
         assert torch.equal(numbers(score(model, tokenizer, PAIRS, tmp_path / "s", **how)), first)
+
+
+def test_a_template_that_renders_the_same_ids_computes_nothing_anew(model, tmp_path, monkeypatch):
+    first = numbers(score(model, tiny_tokenizer(), PAIRS, tmp_path / "s"))
+    monkeypatch.setattr(scoring, "branch_logps", _fail)
+    reworded = tiny_tokenizer(chat_template="{{ '' }}" + tiny_tokenizer().chat_template)
+    assert torch.equal(numbers(score(model, reworded, PAIRS, tmp_path / "s")), first)
+
+
+def test_held_out_pairs_are_contrasted_with_the_training_prompts(model, tokenizer, tmp_path, monkeypatch):
+    training = score(model, tokenizer, PAIRS, tmp_path / "s", estimator="contrastive", seed=1).manifest
+    monkeypatch.setattr(scoring, "weights_hash", _fail)
+    few = [PAIRS[0], *make_pairs(2, seed=5)]  # fewer than K + 1, and one of the training prompts
+    data = score(model, tokenizer, few, tmp_path / "h", estimator="contrastive", training=training)
+    for name in ("weights", "contrastive_prompts"):
+        assert data.manifest["key"][name] == training["key"][name]
+    drawn = training["key"]["contrastive_prompts"]
+    for row in data.rows:
+        others = [prompt for prompt in drawn if prompt != row["prompt_ids"]][:8]
+        logps = torch.tensor([slow(model, prompt, row["chosen_ids"])[0] for prompt in others], dtype=torch.float64)
+        assert row["chosen_marginal_logps"] == pytest.approx(logps.logsumexp(0).item() - math.log(8), abs=1e-4)
 
 
 def _fail(*args, **kwargs):
@@ -335,10 +365,9 @@ def test_a_damaged_part_is_found_and_it_alone_is_made_again(model, tokenizer, tm
         ({"max_length": 70}, {"rows", "truncation"}),
         ({"estimator": "entropy"}, {"estimator"}),
         ({"estimator": "contrastive"}, {"estimator", "contrastive_prompts"}),
-        ({"template": "{{ '' }}"}, {"chat_template"}),
-        ({"template": "Be kind."}, {"chat_template", "rows", "null_prompt"}),
+        ({"template": "Be kind."}, {"rows", "null_prompt"}),
     ],
-    ids=["weights", "dtype", "pairs", "labels", "truncation", "estimator", "contrastive", "template", "system"],
+    ids=["weights", "dtype", "pairs", "labels", "truncation", "estimator", "contrastive", "system"],
 )
 def test_scores_that_depend_on_something_else_are_refused_and_the_fields_named(change, fields, model, tmp_path):
     out = score(model, tiny_tokenizer(), PAIRS, tmp_path / "s").path
@@ -393,11 +422,12 @@ def test_a_full_disk_is_one_sentence_and_what_was_written_is_kept(model, tokeniz
 
 @pytest.mark.parametrize("layout", ["packed", "shared", "padded"])
 @pytest.mark.parametrize("estimator", list(ESTIMATORS))
-def test_the_progress_bar_ends_at_its_total(estimator, layout, model, tokenizer, tmp_path, monkeypatch):
+def test_the_progress_bar_ends_at_its_total(estimator, layout, model, tokenizer, tmp_path, monkeypatch, use):
+    use(layout)
     bars = []
     tqdm = scoring.tqdm
     monkeypatch.setattr(scoring, "tqdm", lambda **how: bars.append(tqdm(**how)) or bars[0])
-    score(model, tokenizer, PAIRS, tmp_path / "s", estimator=estimator, layout=layout)
+    score(model, tokenizer, PAIRS, tmp_path / "s", estimator=estimator)
     replies = sum(len(p.chosen_ids) + len(p.rejected_ids) for p in tokenize_pairs(tokenizer, PAIRS).pairs)
     passes = {"pmi": 2, "entropy": 2, "contrastive": 10}[estimator]
     assert (bars[0].n, bars[0].total) == (passes * replies, passes * replies)

@@ -138,6 +138,17 @@ def test_every_loss_starts_at_the_references_value_and_the_balance_moves_the_sec
     assert on[1] != pytest.approx(off[1], abs=1e-6) and math.isfinite(on[1])
 
 
+def test_safedpo_swaps_and_drops_raw_pairs_and_refuses_scores_that_were_not(make: Make, tmp_path: Path) -> None:
+    labels = [(True, False), (False, True), (False, False)]
+    pairs = [replace(PAIRS[i], chosen_safe=c, rejected_safe=r) for i, (c, r) in enumerate(labels)]
+    rows = make(pairs, loss_type="safedpo").train_dataset.rows
+    plain = score(tiny_model(), tiny_tokenizer(), pairs, tmp_path / "plain")
+    assert list(rows["id"]) == ["pair-0", "pair-1"] and list(rows["chosen_safe"]) == [True, True]
+    assert list(rows["chosen_ids"]) == [plain.rows[0]["chosen_ids"], plain.rows[1]["rejected_ids"]]
+    with pytest.raises(BdpoError, match=r"plain holds pairs whose chosen reply is unsafe, which SafeDPO swaps"):
+        make(plain, loss_type="safedpo")
+
+
 def test_safedpo_needs_labels(make: Make) -> None:
     unlabelled = [*PAIRS[:2], replace(PAIRS[2], rejected_safe=None)]
     with pytest.raises(BdpoError, match="safedpo needs chosen_safe and rejected_safe on every pair"):

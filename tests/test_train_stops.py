@@ -2,6 +2,7 @@
 
 import copy
 import math
+import re
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -9,6 +10,7 @@ from typing import Any
 import pytest
 import torch
 from peft import LoraConfig
+from transformers import TrainerCallback
 
 from bdpo.errors import BdpoError
 from bdpo.models import weights_hash
@@ -19,6 +21,7 @@ from plain_dpo import (
     Make,
     assert_same_weights,
     changed,
+    losses_of,
     steps_of,
     trained,
 )
@@ -51,6 +54,32 @@ def test_a_loss_that_is_not_finite_stops_with_the_pair_and_leaves_the_checkpoint
     mended = make()
     again, _ = trained(mended, resume_from_checkpoint=str(checkpoint))
     assert again == pytest.approx(trained(make())[0], abs=1e-6)
+
+
+@pytest.mark.parametrize("clipped", [1.0, 0.0])
+def test_a_gradient_that_is_not_finite_stops_before_it_moves_a_weight(make: Make, clipped: float) -> None:
+    trainer = make(save_strategy="steps", save_steps=1, max_grad_norm=clipped, per_device_train_batch_size=4,
+                   gradient_accumulation_steps=2)  # fmt: skip
+    poisoned = trainer.model.lm_head.weight
+    poisoned.register_hook(lambda gradient: gradient * (math.inf if trainer.state.global_step == 2 else 1.0))
+    kept = []
+
+    class Keep(TrainerCallback):
+        def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+            kept.append(poisoned.detach().clone())
+
+    trainer.add_callback(Keep())
+    met = steps_of(trainer, 1)[2]  # 5 of the 8 places
+    with pytest.raises(BdpoError, match=r"The gradient is not finite at step 3, whose pairs are (.*)\. Training") as stop:
+        trainer.train()
+    named = re.findall(r"pair-\d+", str(stop.value))
+    assert sorted(named) == sorted(f"pair-{i}" for i in met) and len(named) == 5
+    assert len(kept) == 2 and torch.equal(poisoned, kept[-1]), "the weights are those of step 2"
+    assert [path.name for path in sorted(Path(trainer.args.output_dir).glob("check*"))] == [
+        "checkpoint-1",
+        "checkpoint-2",
+    ]
+    assert len(losses_of(trainer)) == 2
 
 
 # --- what is refused -----------------------------------------------------------------------------------------------

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import copy
+import math
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, TypeAlias
@@ -13,10 +15,10 @@ from transformers.trainer_utils import set_seed
 from transformers.utils import logging
 
 from bdpo.balance import balance
-from bdpo.batches import ScoredRows
+from bdpo.batches import ScoredRows, StepSampler, fewest_batches
 from bdpo.errors import BdpoError
 from bdpo.models import processes, weights_hash
-from bdpo.pairs import PreferencePair, pairs_from_rows
+from bdpo.pairs import PreferencePair, pairs_from_rows, safedpo_pairs
 from bdpo.score import score
 from bdpo.scored import ScoredData, key_difference, open_scores
 from bdpo.train_config import BDPOConfig
@@ -27,24 +29,25 @@ Pairs: TypeAlias = ScoredData | Dataset | Sequence[PreferencePair] | Sequence[di
 
 
 def scored_rows(
-    data: Pairs, name: str, model: Any, tokenizer: PreTrainedTokenizerBase, args: BDPOConfig, tau: float | None = None
-) -> ScoredRows:
+    data: Pairs, name: str, model: Any, tokenizer: PreTrainedTokenizerBase, args: BDPOConfig,
+    training: ScoredRows | None = None,
+) -> ScoredRows:  # fmt: skip
     """Open scores and check that they are this model's, or score raw pairs; then balance them.
 
     Args:
         name: folder of the scores below `args.scores_dir`, where that is set.
-        tau: the training set's, for held-out pairs; None computes it.
+        training: for held-out pairs, the training set's rows, whose tau and contrastive prompts count.
 
     Raises:
         BdpoError: scores of another model, or pairs without the labels that the loss needs.
     """
-    scored = _scored(data, name, model, tokenizer, args)
+    scored = _scored(data, name, model, tokenizer, args, None if training is None else training.manifest)
     balanced = balance(
         list(scored.rows["chosen_mi"]),
         list(scored.rows["rejected_mi"]),
         weighting=args.weighting,
         temperature=args.temperature if args.balance else float("inf"),
-        tau=tau,
+        tau=None if training is None else training.balance.tau,
         weights=args.balance_weights,
         scale=args.balance_scale,
     )
@@ -60,11 +63,33 @@ def refuse_second_adapter(model: Any, peft_config: Any) -> None:
         )
 
 
+def training_steps(args: BDPOConfig, lengths: list[int]) -> tuple[BDPOConfig, dict[str, Any]]:
+    """How pairs of these lengths [tokens] are dealt into steps, as arguments of `StepSampler`.
+
+    Under a token budget the returned `args` have as little accumulation as it allows; the pairs of a step stay.
+    """
+    sampling: dict[str, Any] = {
+        "per_step": args.pairs_per_step,
+        "micro": args.per_device_train_batch_size,
+        "shuffle": args.train_sampling_strategy != "sequential",
+        "drop_last": args.dataloader_drop_last,
+        "seed": args.seed if args.data_seed is None else args.data_seed,
+    }
+    if args.tokens_per_batch is None:
+        return args, sampling
+    sampler = StepSampler(lengths, world=args.world_size, **sampling)
+    epochs = args.max_steps / max(1, sum(1 for _ in sampler.steps())) if args.max_steps > 0 else args.num_train_epochs
+    dealt = fewest_batches(sampler, math.ceil(epochs), args.tokens_per_batch)
+    args = copy.copy(args)
+    args.gradient_accumulation_steps = dealt // args.world_size
+    return args, {**sampling, "dealt": dealt}
+
+
 def policy(model: Any, peft_config: Any | None, args: BDPOConfig) -> Any:
     """The model as it is trained: with a new adapter where one is configured, and without dropout."""
     if peft_config is not None:
         set_seed(args.seed)  # draws the adapter
-        model = _with_adapter(model, peft_config)
+        model = with_adapter(model, peft_config)
     if not any(parameter.requires_grad for parameter in model.parameters()):
         raise BdpoError("No weight of the model is trainable: give peft_config, or load its adapter as trainable.")
     if args.disable_dropout:
@@ -72,17 +97,29 @@ def policy(model: Any, peft_config: Any | None, args: BDPOConfig) -> Any:
     return model
 
 
-def _scored(data: Pairs, name: str, model: Any, tokenizer: PreTrainedTokenizerBase, args: BDPOConfig) -> ScoredData:
+def _scored(
+    data: Pairs, name: str, model: Any, tokenizer: PreTrainedTokenizerBase, args: BDPOConfig,
+    training: dict[str, Any] | None,
+) -> ScoredData:  # fmt: skip
     if isinstance(data, (str, Path)):
         data = open_scores(data)
     if isinstance(data, ScoredData):
-        different = key_difference({"weights": data.manifest["key"]["weights"]}, {"weights": weights_hash(model)})
+        weights = training["key"]["weights"] if training else weights_hash(model)
+        different = key_difference({"weights": data.manifest["key"]["weights"]}, {"weights": weights})
         if different:
             raise BdpoError(f"The scores in {data.path} belong to another model: {'; '.join(different)}.")
         _refuse_unlabelled(args, {*data.rows["chosen_safe"], *data.rows["rejected_safe"]})
+        if args.loss_type == "safedpo" and False in data.rows["chosen_safe"]:
+            raise BdpoError(
+                f"{data.path} holds pairs whose chosen reply is unsafe, which SafeDPO swaps or drops before scoring: "
+                "give the raw pairs, or score them with --set loss.name=safedpo."
+            )
         return data
     pairs = _raw_pairs(data, name)
     _refuse_unlabelled(args, {label for pair in pairs for label in (pair.chosen_safe, pair.rejected_safe)})
+    if args.loss_type == "safedpo":
+        pairs, counts = safedpo_pairs(pairs)
+        _warn(name, counts)
     if not getattr(model, "is_quantized", False):
         model.to(processes().device)
     return score(
@@ -94,6 +131,7 @@ def _scored(data: Pairs, name: str, model: Any, tokenizer: PreTrainedTokenizerBa
         max_length=args.max_length,
         batch_tokens=args.score_batch_tokens,
         seed=args.seed,
+        training=training,
     )
 
 
@@ -103,9 +141,13 @@ def _raw_pairs(data: Any, name: str) -> list[PreferencePair]:
         if all(isinstance(row, PreferencePair) for row in data):
             return list(data)
     loaded = pairs_from_rows(data, source=f"{name}_dataset")
-    for reason, n in loaded.counts.items():
-        logger.warning(f"{name}_dataset: {n} rows {reason}")
+    _warn(name, loaded.counts)
     return loaded.pairs
+
+
+def _warn(name: str, counts: dict[str, int]) -> None:
+    for reason, n in counts.items():
+        logger.warning(f"{name}_dataset: {n} rows {reason}")
 
 
 def _refuse_unlabelled(args: BDPOConfig, labels: set[bool | None]) -> None:
@@ -113,7 +155,8 @@ def _refuse_unlabelled(args: BDPOConfig, labels: set[bool | None]) -> None:
         raise BdpoError("The loss safedpo needs chosen_safe and rejected_safe on every pair: label them.")
 
 
-def _with_adapter(model: Any, peft_config: Any) -> Any:
+def with_adapter(model: Any, peft_config: Any) -> Any:
+    """Put a new adapter on the model. Raises BdpoError where it does not fit."""
     from peft import get_peft_model
 
     # prepare_model_for_kbit_training is not called: it would cast weights that were scored as they are

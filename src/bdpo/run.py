@@ -23,7 +23,7 @@ from bdpo import models
 from bdpo.card import model_card
 from bdpo.config import Recipe, load_recipe
 from bdpo.errors import BdpoError
-from bdpo.pairs import LoadedPairs, PreferencePair, control_tokens, load_pairs, safedpo_pairs
+from bdpo.pairs import LoadedPairs, PreferencePair, check_pairs, control_tokens, load_pairs, safedpo_pairs
 from bdpo.prepare import refuse_second_adapter
 from bdpo.score import score
 from bdpo.scored import ScoredData, key_difference
@@ -109,8 +109,9 @@ def run_recipe(
     loaded = load_model(recipe)
     refuse_second_adapter(loaded.model, recipe.peft)
     data = read_data(recipe, loaded.tokenizer)
+    _refuse_errors(recipe, data)
     scores = score_pairs(recipe, loaded, data.train, recipe.score.dir)
-    eval_scores = score_pairs(recipe, loaded, data.eval, None) if data.eval else None
+    eval_scores = score_pairs(recipe, loaded, data.eval, None, scores.manifest) if data.eval else None
     trainer = BDPOTrainer(
         model=loaded.model,
         args=args,
@@ -162,6 +163,18 @@ def read_data(recipe: Recipe, tokenizer: Any) -> RunData:
     return RunData(pairs, held, counts)
 
 
+def _refuse_errors(recipe: Recipe, data: RunData) -> None:
+    """Stop at what `bdpo data check` calls an error in the training pairs."""
+    source = recipe.data.train
+    report = check_pairs(LoadedPairs(data.train, source, "as read", len(data.train), data.counts))
+    for error in report.findings:
+        if error.severity == "error":
+            raise BdpoError(
+                f"{source}: {error.name.replace('_', ' ')} in {error.count} pairs (first: {error.examples[0]}). "
+                f"{error.explanation} `bdpo data check {source}` shows all."
+            )
+
+
 def hold_out(pairs: list[PreferencePair], size: int, seed: int) -> tuple[list[PreferencePair], list[PreferencePair]]:
     """Split off about `size` pairs, drawn by prompt, so that no prompt stands on both sides: (rest, held out)."""
     by_prompt: dict[str, list[PreferencePair]] = {}
@@ -203,9 +216,10 @@ def chat_template(recipe: Recipe) -> str | None:
 
 
 def score_pairs(
-    recipe: Recipe, loaded: models.LoadedModel, pairs: Sequence[PreferencePair], out: str | Path | None
-) -> ScoredData:
-    """Stage 1 as the recipe says; scores already made are taken as they are."""
+    recipe: Recipe, loaded: models.LoadedModel, pairs: Sequence[PreferencePair], out: str | Path | None,
+    training: dict[str, Any] | None = None,
+) -> ScoredData:  # fmt: skip
+    """Stage 1 as the recipe says; scores already made are taken as they are. `training`: see `score`."""
     return score(
         loaded.model,
         loaded.tokenizer,
@@ -216,6 +230,7 @@ def score_pairs(
         batch_tokens=recipe.score.batch_tokens,
         seed=recipe.data.seed,
         model_name=recipe.model.name,
+        training=training,
     )
 
 

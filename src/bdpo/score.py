@@ -47,7 +47,8 @@ class Pass:
         if self.layout == "padded":  # one branch a sequence, and that is what its tokens are
             trees = [Tree(tree.prefix, [branch]) for tree in trees for branch in tree.branches]
         starts = [0, *accumulate(len(tree.branches) for tree in trees)]
-        logps, entropies = torch.zeros(2, starts[-1], dtype=torch.float64)
+        logps = torch.zeros(starts[-1], dtype=torch.float64)
+        entropies = torch.zeros_like(logps) if self.entropy else None
         device = next(self.model.parameters()).device
         lengths = [len(tree) for tree in trees]
         for members in bucket(lengths, self.batch_tokens, padded=self.layout == "padded"):
@@ -55,7 +56,7 @@ class Pass:
             sums = branch_logps(self.model, batch, entropy=self.entropy)
             places = torch.cat([torch.arange(starts[i], starts[i + 1]) for i in members])
             logps[places] = sums.logps.cpu().double()
-            if sums.entropies is not None:
+            if entropies is not None and sums.entropies is not None:
                 entropies[places] = sums.entropies.cpu().double()
             self.progress.update(int(batch.lengths.sum()))
         return BranchLogps(logps, entropies)
@@ -65,14 +66,18 @@ class Pass:
         n = len(prompts)
         sums = self.over([Tree(prompts[i], (replies[i], replies[n + i])) for i in range(n)])
         order = torch.arange(2 * n).view(n, 2).T.flatten()  # from chosen, rejected, chosen ... to all chosen first
-        return BranchLogps(*(column[order] for column in (sums.logps, sums.entropies)))  # type: ignore[index]
+        return _ordered(sums, order)
 
     def on(self, prefix: Ids, replies: Sequence[Ids]) -> BranchLogps:
         """Sums of many replies that hang on one prefix, in the order of `replies`."""
         hung = hang(prefix, replies, max(_ROW_TOKENS, 2 * len(prefix)))
         sums = self.over([tree for _, tree in hung])
         order = torch.tensor([i for members, _ in hung for i in members]).argsort()
-        return BranchLogps(*(column[order] for column in (sums.logps, sums.entropies)))  # type: ignore[index]
+        return _ordered(sums, order)
+
+
+def _ordered(sums: BranchLogps, order: Tensor) -> BranchLogps:
+    return BranchLogps(sums.logps[order], None if sums.entropies is None else sums.entropies[order])
 
 
 @dataclass(frozen=True)
@@ -138,9 +143,9 @@ def score(
     estimator: str = "pmi",
     max_length: int | None = 1024,
     batch_tokens: int | None = None,
-    layout: Layout | None = None,
     seed: int = 0,
     model_name: str = "",
+    training: dict[str, Any] | None = None,
 ) -> ScoredData:
     """Score every pair under the frozen `model` and write the folder `out`; parts already there are kept.
 
@@ -154,8 +159,9 @@ def score(
         max_length: longest prompt + longer reply [tokens].
         batch_tokens: tokens a forward pass may hold; changes speed and memory, not the numbers. None: 1024 on a
             CPU, whose caches favour little, 8192 elsewhere.
-        layout: None chooses (see `logprobs.choose_layout`).
         seed: draws the prompts of the contrastive estimator.
+        training: for held-out pairs, the manifest of the training pairs' scores, made of the model as it is now: its
+            contrastive prompts are used, and the weights are not hashed again.
 
     Raises:
         BdpoError: unknown estimator, unfit pairs, `out` holds scores that depend on something else, or not writable.
@@ -164,27 +170,33 @@ def score(
         raise BdpoError(f"Unknown estimator '{estimator}': use one of {', '.join(ESTIMATORS)}.")
     how = ESTIMATORS[estimator]
     tokenized = tokenize_pairs(tokenizer, pairs, max_length=max_length)
-    others = _other_prompts(pairs, tokenized, seed) if how.prompts else {}
+    if training and training["key"]["estimator"] == estimator:
+        others = training["other_prompts"]
+    else:
+        others = _other_prompts(pairs, tokenized, seed) if how.prompts else {}
+    weights = training["key"]["weights"] if training else weights_hash(model)
     context = Context(tokenized.null_ids, list(others.values()), list(others))
     manifest = {
         "format": FORMAT,
-        "key": score_key(model, tokenizer, pairs, tokenized, estimator, context, max_length),
+        "key": score_key(model, weights, pairs, tokenized, estimator, context, max_length),
         "model": model_name,
         "pairs": len(pairs),
         "parts": -(-len(pairs) // PART_SIZE),
         "max_length": max_length,
         "truncation": tokenized.counts,
+        "other_prompts": others,  # of the contrastive estimator: text -> ids
+        "tokenizer": tokenizer_key(tokenizer),
         "versions": {name: version(name) for name in ("bdpo", "torch", "transformers")},
     }
-    out = cache_dir() / "scores" / key_digest(manifest["key"]) if out is None else Path(out)  # type: ignore[arg-type]
+    out = cache_dir() / "scores" / key_digest(manifest["key"]) if out is None else Path(out)
     state = processes()
     with state.main_process_first():
         claim(out, manifest)
-    missing = [part for part in range(manifest["parts"]) if not is_whole(part_path(out, part))]  # type: ignore[call-overload]
+    missing = [part for part in range(manifest["parts"]) if not is_whole(part_path(out, part))]
     state.wait_for_everyone()  # all look before any writes, so that all share the same list
     mine = missing[state.process_index :: state.num_processes]
     if mine:
-        _make_parts(model, pairs, tokenized, mine, out, how, context, layout, batch_tokens)
+        _make_parts(model, pairs, tokenized, mine, out, how, context, batch_tokens)
     state.wait_for_everyone()
     return open_scores(out)
 
@@ -192,12 +204,11 @@ def score(
 @torch.no_grad()
 def _make_parts(
     model: Any, pairs: Sequence[PreferencePair], tokenized: TokenizedPairs, parts: list[int], out: Path,
-    how: Estimator, context: Context, layout: Layout | None, batch_tokens: int | None,
+    how: Estimator, context: Context, batch_tokens: int | None,
 ) -> None:  # fmt: skip
-    if layout is None:
-        layout, why = choose_layout(model, _longest(tokenized, context))
-        if layout == "padded":
-            processes().print(f"Layout: padded, one reply a sequence, because {why}.")
+    layout, why = choose_layout(model, _longest(tokenized, context))
+    if layout == "padded":
+        processes().print(f"Layout: padded, one reply a sequence, because {why}.")
     on_cpu = processes().device.type == "cpu"
     if on_cpu:
         keep_freed_memory()
@@ -244,21 +255,23 @@ def _rows(pairs: list[PreferencePair], ids: list[TokenizedPair], columns: Tensor
 
 def score_key(
     model: Any,
-    tokenizer: PreTrainedTokenizerBase,
+    weights: str,
     pairs: Sequence[PreferencePair],
     tokenized: TokenizedPairs,
     estimator: str,
     context: Context,
     max_length: int | None = None,
 ) -> dict[str, Any]:
-    """What the numbers depend on, and nothing else: not the layout, the batch size, beta or the temperature."""
+    """What the numbers depend on, and nothing else: not the layout, the batch size, beta or the temperature.
+
+    Of the tokenizer and its template, that is the ids that they made of these pairs.
+    """
     digest = hashlib.sha256()
     for pair, ids in zip(pairs, tokenized.pairs, strict=True):
         labels = (pair.id, pair.chosen_safe, pair.rejected_safe, pair.category, pair.source)
         digest.update(repr((labels, ids.prompt_ids, ids.chosen_ids, ids.rejected_ids)).encode())
     return {
-        "weights": weights_hash(model),
-        **tokenizer_key(tokenizer),
+        "weights": weights,
         "rows": digest.hexdigest(),  # tokenised ids after truncation, and the labels that travel with them
         "truncation": max_length if tokenized.counts else None,  # a ceiling that cut nothing changes nothing
         "estimator": estimator,

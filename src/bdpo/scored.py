@@ -23,7 +23,7 @@ from datasets import Dataset
 from bdpo.errors import BdpoError
 from bdpo.models import cache_dir
 
-FORMAT = 1
+FORMAT = 2
 
 COLUMNS = pa.schema(
     [

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import copy
-import math
 from typing import Any
 
 import torch
@@ -20,13 +18,13 @@ from transformers.utils import logging
 
 from bdpo import models
 from bdpo.allocator import keep_freed_memory
-from bdpo.batches import PairBatch, PairCollator, ScoredRows, StepLoader, StepSampler, fewest_batches
+from bdpo.batches import PairBatch, PairCollator, ScoredRows, StepLoader, StepSampler
 from bdpo.errors import BdpoError
 from bdpo.layout import Layout
 from bdpo.logprobs import branch_logps, choose_layout
 from bdpo.losses import PairLogps, PairWeights, pair_losses, rewards
 from bdpo.metrics import COLUMNS, summarise, tercile_edges
-from bdpo.prepare import Pairs, policy, refuse_second_adapter, scored_rows
+from bdpo.prepare import Pairs, policy, refuse_second_adapter, scored_rows, training_steps
 from bdpo.train_config import BDPOConfig
 
 __all__ = ["BDPOConfig", "BDPOTrainer"]
@@ -45,6 +43,28 @@ class BriefProgress(ProgressCallback):
         super().on_log(args, state, control, logs=brief, **kwargs)
 
 
+class FiniteGradients(TrainerCallback):
+    """Stops before a gradient that is not finite reaches the weights, as it may where the loss itself is finite.
+
+    Not for float16, whose scaler skips such steps by itself. DeepSpeed keeps its gradients elsewhere and does likewise.
+    """
+
+    def __init__(self) -> None:
+        self.ids: list[str] = []  # of the step's pairs in this process so far
+
+    def on_pre_optimizer_step(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        """Look at the gradients as they are about to be applied."""
+        ids, self.ids = self.ids, []
+        gradients = [p.grad for p in kwargs["model"].parameters() if p.grad is not None]
+        norm: Any = nn.utils.get_total_norm(gradients)
+        if not args.fp16 and not getattr(norm, "full_tensor", lambda: norm)().isfinite():
+            raise BdpoError(
+                f"The gradient is not finite at step {state.global_step + 1}, whose pairs are {', '.join(ids)}. "
+                "Training stopped before it moved a weight and the last checkpoint is intact: lower the learning "
+                "rate, or look at these pairs."
+            )
+
+
 class BDPOTrainer(Trainer):
     """Balanced DPO on transformers.Trainer, and every loss of `bdpo.losses` with or without the balance.
 
@@ -59,7 +79,7 @@ class BDPOTrainer(Trainer):
         ref_model: only None; kept so that a call written for TRL's DPOTrainer runs.
 
     Raises:
-        BdpoError: scores of another model, unfit pairs, nn.DataParallel, or a non-finite loss while training.
+        BdpoError: scores of another model, unfit pairs, nn.DataParallel, or a loss or gradient that is not finite.
     """
 
     args: BDPOConfig
@@ -87,13 +107,10 @@ class BDPOTrainer(Trainer):
                 model.config._name_or_path, revision=getattr(model.config, "_commit_hash", None)
             )
         train_rows = scored_rows(train_dataset, "train", model, processing_class, args)
-        self.pairs_per_step = args.pairs_per_step
-        if args.tokens_per_batch is not None:
-            args = _dealt_by_tokens(args, train_rows.lengths)
-        tau = train_rows.balance.tau
+        args, self.sampling = training_steps(args, train_rows.lengths)
         eval_rows = None
         if eval_dataset is not None:
-            eval_rows = scored_rows(eval_dataset, "eval", model, processing_class, args, tau)
+            eval_rows = scored_rows(eval_dataset, "eval", model, processing_class, args, train_rows)
         model = policy(model, peft_config, args)
         self.tercile_edges = tercile_edges(train_rows.imbalance)
         self.layout: Layout
@@ -102,6 +119,7 @@ class BDPOTrainer(Trainer):
             logger.warning(f"Layout: padded, one reply a sequence, because {why}.")
         self._table: list[Tensor] = []  # statistics of the pairs since the last log
         self._checked = False
+        self._gradients = FiniteGradients()
         if args.device.type == "cpu":
             keep_freed_memory()
         super().__init__(
@@ -117,6 +135,7 @@ class BDPOTrainer(Trainer):
         if not args.disable_tqdm:
             self.remove_callback(ProgressCallback)
             self.add_callback(BriefProgress)
+        self.add_callback(self._gradients)
         # compute_loss divides by the pairs of the whole step, so Trainer must not divide by the accumulation
         self.model_accepts_loss_kwargs = True
         self.loss_is_scaled_for_ga = True
@@ -125,11 +144,7 @@ class BDPOTrainer(Trainer):
 
     def get_train_dataloader(self) -> StepLoader:
         """This process's micro-batches of every step."""
-        args = self.args
-        return self._loader(
-            self.train_dataset, args.per_device_train_batch_size, self.pairs_per_step, **_order(args),
-            dealt=args.gradient_accumulation_steps * args.world_size if args.tokens_per_batch else None,
-        )  # fmt: skip
+        return self._loader(self.train_dataset, **self.sampling)
 
     def get_eval_dataloader(self, eval_dataset: Any = None) -> StepLoader:
         """This process's share of the evaluation pairs."""
@@ -140,11 +155,11 @@ class BDPOTrainer(Trainer):
         # about 16 batches at a time are sorted by length, with as few fillers as can be
         batch = micro * self.args.world_size
         chunks = -(-len(rows) // (16 * batch))
-        return self._loader(rows, micro, -(-len(rows) // (chunks * batch)) * batch, shuffle=False)
+        return self._loader(rows, micro=micro, per_step=-(-len(rows) // (chunks * batch)) * batch, shuffle=False)
 
-    def _loader(self, rows: Any, micro: int, per_step: int, **order: Any) -> StepLoader:
+    def _loader(self, rows: Any, **steps: Any) -> StepLoader:
         world, rank = self.args.world_size, self.args.process_index
-        sampler = StepSampler(rows.lengths, per_step=per_step, micro=micro, rank=rank, world=world, **order)
+        sampler = StepSampler(rows.lengths, rank=rank, world=world, **steps)
         return StepLoader(
             rows,
             batch_sampler=sampler,
@@ -179,6 +194,7 @@ class BDPOTrainer(Trainer):
         statistics = self._statistics(losses, logps, batch)
         if model.training:
             self._table.append(statistics)
+            self._gradients.ids += [id for id, real in zip(batch.ids, batch.real.tolist(), strict=True) if real]
         if num_items_in_batch is None:
             loss = (losses * batch.real).sum() / batch.real.sum().clamp(min=1)
         else:  # engines average gradients over processes, so the sum is restored
@@ -299,29 +315,6 @@ class BDPOTrainer(Trainer):
         """Forward and backward, 6 operations a parameter and token."""
         parameters = sum(p.numel() for p in self.accelerator.unwrap_model(self.model).parameters())
         return 6 * inputs["pairs"].branches.input_ids.numel() * parameters
-
-
-def _order(args: BDPOConfig) -> dict[str, Any]:
-    """How the pairs are put in order for training."""
-    return {
-        "shuffle": args.train_sampling_strategy != "sequential",
-        "drop_last": args.dataloader_drop_last,
-        "seed": args.seed if args.data_seed is None else args.data_seed,
-    }
-
-
-def _dealt_by_tokens(args: BDPOConfig, lengths: list[int]) -> BDPOConfig:
-    """The arguments with as little accumulation as the token budget allows; the pairs of a step stay."""
-    per_step, world = args.pairs_per_step, args.world_size
-    sampler = StepSampler(
-        lengths, per_step=per_step, micro=args.per_device_train_batch_size, world=world, **_order(args)
-    )
-    steps = max(1, len(lengths) // per_step if args.dataloader_drop_last else -(-len(lengths) // per_step))
-    epochs = args.max_steps / steps if args.max_steps > 0 else args.num_train_epochs
-    assert args.tokens_per_batch is not None
-    dealt = copy.copy(args)
-    dealt.gradient_accumulation_steps = fewest_batches(sampler, math.ceil(epochs), args.tokens_per_batch) // world
-    return dealt
 
 
 def _refuse(args: BDPOConfig, ref_model: Any, train_dataset: Any) -> None:
