@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any, TypeAlias
 
 import torch
 from rich.console import Console
@@ -16,8 +18,11 @@ from bdpo.config import Recipe
 from bdpo.errors import BdpoError
 from bdpo.memory import Memory, Shape, training_memory
 from bdpo.pairs import CheckReport, LoadedPairs, check_pairs
+from bdpo.prepare import refuse_second_adapter, with_adapter
 from bdpo.run import bdpo_config, chat_template, lora_config, read_data, token_lengths
 from bdpo.train_config import BDPOConfig
+
+Lengths: TypeAlias = list[tuple[int, int, int]]  # tokens of prompt, chosen and rejected, by pair
 
 
 @dataclass(frozen=True)
@@ -60,63 +65,77 @@ def dry_run(recipe: Recipe, out: Path) -> DryRun:
         BdpoError: what the run itself would stop at: model, data, options.
     """
     args = bdpo_config(recipe, out)
-    tokenizer = models.load_tokenizer(recipe.model.name)
+    model = _meta_model(recipe)
+    tokenizer = models.load_tokenizer(recipe.model.name, revision=recipe.model.revision)
     tokenizer.chat_template = chat_template(recipe) or tokenizer.chat_template
     data = read_data(recipe, tokenizer)
     loaded = LoadedPairs(data.train, recipe.data.train, "as read", len(data.train), data.counts)
     lengths = token_lengths(recipe, tokenizer, data.train)
-    shape = _shape(recipe, args, lengths)
-    steps_an_epoch = -(-len(data.train) // args.pairs_per_step)
-    stored = recipe.model.quantization or ("float32" if recipe.model.dtype == "auto" else recipe.model.dtype)
+    steps, largest = _steps(args, lengths)
+    shape = _shape(model, [lengths[i] for i in largest])
+    dtype = str(model.dtype).removeprefix("torch.") if recipe.model.dtype == "auto" else recipe.model.dtype
+    stored = recipe.model.quantization or dtype
+    cast = "bfloat16" if args.bf16 else "float16" if args.fp16 else None
     return DryRun(
         method=method_name(recipe),
         model=recipe.model.name,
         train_pairs=len(data.train),
         eval_pairs=len(data.eval),
-        steps=args.max_steps if args.max_steps > 0 else int(steps_an_epoch * args.num_train_epochs),
+        steps=steps,
         pairs_per_step=args.pairs_per_step,
         shape=shape,
         memory=training_memory(
             shape,
             weights=stored,
-            compute="bfloat16" if args.bf16 else "float32" if stored == "4bit" else stored,
+            compute=cast or dtype,
             checkpointing=bool(args.gradient_checkpointing),
-            adapter=recipe.peft is not None,
+            adapter=hasattr(model, "peft_config"),
         ),
         report=check_pairs(loaded, tokenizer=tokenizer, max_length=recipe.data.max_length),
         out=out,
     )
 
 
-def _shape(recipe: Recipe, args: BDPOConfig, lengths: list[tuple[int, int, int]]) -> Shape:
-    """Count weights on the meta device (nothing is allocated), and tokens of the largest micro-batch."""
-    config = AutoConfig.from_pretrained(models.base_folder(recipe.model.name)).get_text_config()
+def _meta_model(recipe: Recipe) -> Any:
+    """The model as it would be trained, on the meta device: it has shapes, and nothing is allocated."""
+    section = recipe.model
+    config = AutoConfig.from_pretrained(models.base_folder(section.name, revision=section.revision))
+    folder = models.resolve(section.name, revision=section.revision)
     with torch.device("meta"):
-        model = AutoModelForCausalLM.from_config(config)
-        parameters = model.num_parameters()
-        adapter = lora_config(recipe)
-        if adapter is not None:
-            from peft import get_peft_model
+        model: Any = AutoModelForCausalLM.from_config(config.get_text_config())
+        if (folder / "adapter_config.json").exists():
+            from peft import PeftConfig, get_peft_model
 
-            model = get_peft_model(model, adapter)
+            carried = PeftConfig.from_pretrained(str(folder))
+            carried.inference_mode = False
+            model = get_peft_model(model, carried)
+        adapter = lora_config(recipe)
+        refuse_second_adapter(model, adapter)
+        return model if adapter is None else with_adapter(model, adapter)
+
+
+def _steps(args: BDPOConfig, lengths: Lengths) -> tuple[int, list[int]]:
+    """How many optimiser steps there will be, and the pairs of the largest micro-batch of an epoch."""
     totals = [sum(pair) for pair in lengths]
-    sampler = StepSampler(
-        totals,
-        per_step=args.per_device_train_batch_size * args.gradient_accumulation_steps,
-        micro=args.per_device_train_batch_size,
-        seed=args.seed,
-    )
+    sampler = StepSampler(totals, **args.sampling)  # as one process would see them: all micro-batches of all
     batches = [[i for i in batch if i >= 0] for batch in sampler]
     if not batches:
         raise BdpoError("No batch can be made: the data is smaller than a step and dataloader_drop_last is set.")
-    largest = max(batches, key=lambda batch: sum(totals[i] for i in batch))
+    steps = math.ceil(len(list(sampler.steps())) * args.num_train_epochs)
+    return args.max_steps if args.max_steps > 0 else steps, max(batches, key=lambda b: sum(totals[i] for i in b))
+
+
+def _shape(model: Any, batch: Lengths) -> Shape:
+    """Weights of the model, and tokens of a micro-batch."""
+    config = model.config.get_text_config()
+    adapted = hasattr(model, "peft_config")
     return Shape(
-        parameters=parameters,
+        parameters=sum(p.numel() for p in model.parameters() if not (adapted and p.requires_grad)),
         trainable=sum(p.numel() for p in model.parameters() if p.requires_grad),
         layers=config.num_hidden_layers,
         hidden=config.hidden_size,
         intermediate=getattr(config, "intermediate_size", None) or 4 * config.hidden_size,
         vocabulary=config.vocab_size,
-        tokens=sum(totals[i] for i in largest),
-        replies=sum(lengths[i][1] + lengths[i][2] for i in largest),
+        tokens=sum(map(sum, batch)),
+        replies=sum(chosen + rejected for _, chosen, rejected in batch),
     )
