@@ -110,6 +110,31 @@ def test_data_check_exits_with_1_on_errors_and_names_the_line(bdpo_: Bdpo) -> No
     assert code == 1 and "line 13" in out
 
 
+def test_data_check_reads_other_data_alike(bdpo_: Bdpo, home: Path) -> None:
+    shared, others = ([f"{n}. What is {word} for?" for n in range(12)] for word in ("a kettle", "an umbrella"))
+    for name, label, texts in (("pku.jsonl", True, shared), ("pku-test.jsonl", False, [*others, *shared])):
+        rows = [
+            {"prompt": text, "response_0": "Yes.", "response_1": "No.", "is_response_0_safe": True,
+             "is_response_1_safe": label, "better_response_id": 0, "safer_response_id": 0}
+            for text in texts
+        ]  # fmt: skip
+        (home / name).write_text("".join(json.dumps(row) + "\n" for row in rows))
+    check = ("data", "check", "pku.jsonl", "--model", "model", "--prefer", "safety-protocol", "--json",
+             "--against", "pku-test.jsonl", "--format", "pku")  # fmt: skip
+
+    def leaked(*options: str) -> int:
+        code, out, _ = bdpo_(*check, *options)
+        counts = [f["count"] for f in json.loads(out)["findings"] if f["name"] == "overlap"]
+        assert code == (1 if counts else 0)
+        return sum(counts)
+
+    assert leaked() == 12
+    drawn = [leaked("--sample", "6", "--seed", seed) for seed in ("0", "1", "2")]
+    assert max(drawn) < 6, "six of the 24 others too, not all"
+    code, _, err = bdpo_(*check, "--format", "trl")
+    assert code == 2 and "pku" in err
+
+
 @pytest.mark.parametrize(("name", "code"), [("pairs.jsonl", 0), ("bad.jsonl", 1)])
 def test_data_check_speaks_json(bdpo_: Bdpo, name: str, code: int) -> None:
     found, out, _ = bdpo_("data", "check", name, "--model", "model", "--json")
@@ -243,4 +268,11 @@ def test_ctrl_c_says_how_to_go_on(bdpo_: Bdpo, monkeypatch: pytest.MonkeyPatch) 
 
     monkeypatch.setattr(bdpo.run, "run_recipe", stopped)
     code, _, err = bdpo_(*TRAIN)
-    assert code == 130 and "run the same command again (bdpo train: with --resume)" in err
+    said = "bdpo: Stopped. What was written is kept; run the same command again"
+    assert (code, err) == (130, f"{said}.\n"), "no checkpoint to resume from"
+    Path("stopped/checkpoint-3").mkdir(parents=True)
+    code, _, err = bdpo_("train", "--config", "recipe.yaml", "--out", "stopped")
+    assert (code, err) == (130, f"{said} with --resume.\n")
+    monkeypatch.setattr(bdpo.run, "load_model", stopped)
+    code, _, err = bdpo_(*SCORE, "--data", "pairs.jsonl")
+    assert (code, err) == (130, f"{said}.\n")

@@ -81,6 +81,8 @@ def test_the_largest_micro_batch_is_one_that_will_be_met(home: Path, tmp_path: P
     assert tokens(per_device_train_batch_size=21, gradient_accumulation_steps=1) == sum(totals)
     by_seed = {seed: tokens(data_seed=seed) for seed in (1, 2, 3, 4)}
     assert len(set(by_seed.values())) > 1 and by_seed[3] == tokens(seed=3)
+    budget = totals[-1] + 10
+    assert totals[-1] <= tokens(tokens_per_batch=budget) <= budget < tokens()
     with pytest.raises(BdpoError, match="No batch can be made"):
         tokens(per_device_train_batch_size=32, dataloader_drop_last=True)
 

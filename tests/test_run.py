@@ -367,7 +367,7 @@ def test_errors_of_the_data_check_stop_a_run_before_scoring_and_warnings_do_not(
 
     pairs = make_pairs(6, seed=8)
     swapped = replace(pairs[1], id="swapped", chosen=pairs[1].rejected, rejected=pairs[1].chosen)
-    said = r"flawed\.jsonl: conflicting labels in 2 pairs \(first: pair-1\)\. .* `bdpo data check .*flawed\.jsonl` shows"
+    said = r"flawed\.jsonl: conflicting labels in 2 pairs \(first: pair-1\)\. .* `bdpo data check .*\.jsonl` shows all"
     with pytest.raises(BdpoError, match=said):
         run([*pairs, swapped], "conflict")
     unsafe = [replace(pairs[0], chosen_safe=False, rejected_safe=True), *pairs[1:]]

@@ -7,8 +7,9 @@ import os
 import sys
 import time
 import warnings
+from functools import partial
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, NoReturn
 
 import typer
 
@@ -46,7 +47,9 @@ MaxLength = Annotated[int, typer.Option(help="Longest prompt + longer reply, in 
 @data_app.command("check", epilog=_EPILOG)
 def data_check(
     data: Annotated[str, typer.Argument(help=_DATA)],
-    against: Annotated[str | None, typer.Option(help="Other data that must not overlap, such as a test set.")] = None,
+    against: Annotated[
+        str | None, typer.Option(help="Other data, such as a test set, read alike: prompts must not be in both.")
+    ] = None,
     against_split: Annotated[str | None, typer.Option(help="Split of --against.")] = None,
     model: Model = "starter",
     split: Split = None,
@@ -72,17 +75,13 @@ def data_check(
 
     tokenizer = models.load_tokenizer(model)
     strip = control_tokens(tokenizer) if strip_control_tokens else ()
-    loaded = load_pairs(
-        data, split=split, config=data_config, format=format, prefer=prefer, sample=sample, seed=seed,
+    read = partial(
+        load_pairs, format=format, prefer=prefer, sample=sample, seed=seed,
         strip_control_tokens=strip, on_error="collect",
     )  # fmt: skip
-    other = (
-        None
-        if against is None
-        else load_pairs(
-            against, split=against_split, prefer=prefer if loaded.format == "pku" else None, on_error="collect"
-        )
-    )
+    loaded = read(data, split=split, config=data_config)
+    other_config = data_config if against == data else None  # another split of it
+    other = None if against is None else read(against, split=against_split, config=other_config)
     report = check_pairs(loaded, against=other, tokenizer=tokenizer, max_length=max_length)
     if as_json:
         print(json.dumps(report.to_dict(), indent=2, ensure_ascii=False))
@@ -163,7 +162,10 @@ def train(
         from bdpo.evaluate.judges import make_judge
 
         callbacks.append(EvaluationCallback(recipe.evaluate, make_judge("rules"), recipe.data.seed))
-    result = run_recipe(recipe, out, resume=resume, callbacks=callbacks)
+    try:
+        result = run_recipe(recipe, out, resume=resume, callbacks=callbacks)
+    except KeyboardInterrupt:
+        _stopped(" with --resume" if any(out.glob("checkpoint-*")) else "")
     if result.trainer.is_world_process_zero():
         from bdpo.summary import render_metrics
 
@@ -226,11 +228,15 @@ def main() -> None:
         _fail(f"{error.filename or 'A file'}: {error.strerror or error}.")
     except SystemExit as stop:
         if isinstance(getattr(stop.__context__, "__cause__", None), KeyboardInterrupt):  # Typer makes it an exit
-            _fail("Stopped. What was written is kept; run the same command again (bdpo train: with --resume).", 130)
+            _stopped()
         raise
 
 
-def _fail(sentence: str, code: int = 2) -> None:
+def _stopped(how: str = "") -> NoReturn:
+    _fail(f"Stopped. What was written is kept; run the same command again{how}.", 130)
+
+
+def _fail(sentence: str, code: int = 2) -> NoReturn:
     if os.environ.get("RANK", "0") != "0":
         time.sleep(_HEAD_START)
     print(f"bdpo: {sentence}", file=sys.stderr)

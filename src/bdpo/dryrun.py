@@ -18,7 +18,7 @@ from bdpo.config import Recipe
 from bdpo.errors import BdpoError
 from bdpo.memory import Memory, Shape, training_memory
 from bdpo.pairs import CheckReport, LoadedPairs, check_pairs
-from bdpo.prepare import refuse_second_adapter, with_adapter
+from bdpo.prepare import refuse_second_adapter, training_steps, with_adapter
 from bdpo.run import bdpo_config, chat_template, lora_config, read_data, token_lengths
 from bdpo.train_config import BDPOConfig
 
@@ -117,7 +117,7 @@ def _meta_model(recipe: Recipe) -> Any:
 def _steps(args: BDPOConfig, lengths: Lengths) -> tuple[int, list[int]]:
     """How many optimiser steps there will be, and the pairs of the largest micro-batch of an epoch."""
     totals = [sum(pair) for pair in lengths]
-    sampler = StepSampler(totals, **args.sampling)  # as one process would see them: all micro-batches of all
+    sampler = StepSampler(totals, **training_steps(args, totals)[1])  # of world 1, so the batches of all processes
     batches = [[i for i in batch if i >= 0] for batch in sampler]
     if not batches:
         raise BdpoError("No batch can be made: the data is smaller than a step and dataloader_drop_last is set.")
