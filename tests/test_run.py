@@ -356,9 +356,7 @@ def test_holding_everything_out_is_refused(home: Path) -> None:
         read_data(recipe_in(home, data={"eval": None, "holdout": 21}), tiny_tokenizer())
 
 
-def test_errors_of_the_data_check_stop_a_run_before_scoring_and_warnings_do_not(
-    home: Path, passes: list[int]
-) -> None:
+def test_errors_of_the_data_check_stop_a_run_before_scoring_and_warnings_do_not(home: Path, passes: list[int]) -> None:
     def run(pairs: list[PreferencePair], name: str, **sections: Any) -> RunResult:
         write_pairs(home / "flawed.jsonl", pairs)
         data = {"train": str(home / "flawed.jsonl"), "eval": None}
