@@ -2,10 +2,11 @@
 
     python -m benchmarks.growth [--pairs 1000 10000 100000] [--out benchmarks/results/growth.md]
 
-Each point runs in a fresh process. The models are random and very small, so that what is seen is what bdpo itself takes
-for the data, and not the model: with pairs, memory must stay flat and time grow in proportion. Memory is the peak of
-what cannot be dropped (RssAnon, sampled), above what model and texts take before; the scored data set is mapped from
-its files, whose pages the kernel takes back when it wants them.
+Each point runs in a fresh process of one thread, and times are CPU seconds, so that other work on the machine does not
+show. The models are random and very small, so that what is seen is what bdpo itself takes for the data, and not the
+model: with pairs, memory must stay flat and time grow in proportion. Memory is the peak of what cannot be dropped
+(RssAnon, sampled), above what model and texts take before; the scored data set is mapped from its files, whose pages
+the kernel takes back when it wants them.
 """
 
 from __future__ import annotations
@@ -34,7 +35,7 @@ STEPS, BATCH = 20, 4
 def main() -> None:
     """Measure all points, or one of them."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--pairs", type=int, nargs="+", default=[1000, 10_000, 100_000])
+    parser.add_argument("--pairs", type=int, nargs="*", default=[1000, 10_000, 100_000])
     parser.add_argument("--lengths", type=int, nargs="*", default=[128, 512, 2048], help="prompt + both replies")
     parser.add_argument("--vocabularies", type=int, nargs="*", default=[1000, 32_000, 152_000])
     parser.add_argument("--out", type=Path, help="also write the tables into this file")
@@ -103,12 +104,12 @@ class _Peak(threading.Thread):
 
 @contextmanager
 def _measured(result: dict[str, Any], name: str) -> Iterator[None]:
-    peak, start = _Peak(), time.perf_counter()
+    peak, start = _Peak(), time.process_time()
     peak.start()
     yield
     peak.done.set()
     peak.join()
-    result |= {f"{name}_seconds": time.perf_counter() - start, f"{name}_bytes": peak.peak - peak.before}
+    result |= {f"{name}_seconds": time.process_time() - start, f"{name}_bytes": peak.peak - peak.before}
 
 
 def _anonymous() -> int:
@@ -128,10 +129,10 @@ def _steps() -> Any:
             self.seconds: list[float] = []
 
         def on_step_begin(self, *args: Any, **kwargs: Any) -> None:
-            self.start = time.perf_counter()
+            self.start = time.process_time()
 
         def on_step_end(self, *args: Any, **kwargs: Any) -> None:
-            self.seconds.append(time.perf_counter() - self.start)
+            self.seconds.append(time.process_time() - self.start)
 
     return Clock()
 
@@ -190,7 +191,8 @@ def _table(axis: str, points: list[dict[str, Any]]) -> str:
 
 def _in_fresh_process(point: dict[str, Any]) -> dict[str, Any]:
     command = [sys.executable, "-m", "benchmarks.growth", "--worker", json.dumps(point)]
-    done = subprocess.run(command, capture_output=True, text=True)
+    one_thread = os.environ | {"OMP_NUM_THREADS": "1"}
+    done = subprocess.run(command, capture_output=True, text=True, env=one_thread)
     if done.returncode:
         raise SystemExit(f"{point}: {done.stderr[-2000:]}")
     return dict(json.loads(done.stdout.splitlines()[-1]))
@@ -202,10 +204,10 @@ def _report(tables: str) -> str:
 
     {command}
 
-{os.cpu_count()} cores, {os.environ.get("OMP_NUM_THREADS", "all")} of them used, {time.strftime("%d %B %Y")}. Memory is
-the sampled peak of anonymous memory above what model and texts took before; files are the scored folder with its mapped
-copy. Training is full fine-tuning with batch {BATCH}, the median of {STEPS} steps. Pairs: 24 + 8 + 8 words, a Llama of
-one layer, 16 wide. Length (prompt + both replies, half of it prompt) and vocabulary: 64 pairs, four layers, 128 wide.
+{os.cpu_count()} cores, {time.strftime("%d %B %Y")}. Times are CPU seconds of a process with one thread. Memory is the sampled peak
+of anonymous memory above what model and texts took before; files are the scored folder with its mapped copy. Training
+is full fine-tuning with batch {BATCH}, the median of {STEPS} steps. Pairs: 24 + 8 + 8 words, a Llama of one layer, 16
+wide. Length (prompt + both replies, half of it prompt) and vocabulary: 64 pairs, a Llama of four layers, 128 wide.
 
 {tables}"""
 

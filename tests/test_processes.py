@@ -3,15 +3,14 @@
 import importlib.util
 import json
 import os
-import signal
 import subprocess
 import sys
-import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import psutil
 import pytest
 import yaml
 from accelerate.commands.config.config_args import load_config_from_file
@@ -29,7 +28,7 @@ CONFIGS = Path(__file__).parents[1] / "configs" / "accelerate"
 WORKER = str(Path(__file__).with_name("process_worker.py"))
 TORCHRUN = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2"]
 ACCELERATE = [sys.executable, "-m", "accelerate.commands.launch", "--num_processes=2", "--config_file"]
-TIMEOUT = 100  # seconds; a launch takes about 10, and one that hangs is killed
+TIMEOUT = 300  # seconds; a launch takes about 10, one that hangs is killed, and a collective would wait for 1,800
 ADAPTER, MODEL = "adapter_model.safetensors", "model.safetensors"
 
 
@@ -82,17 +81,18 @@ def home(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Home]:
 
 
 def launch(command: list[str], code: int = 0, **environment: str) -> str:
-    """Run a command to its end and return its standard error; its whole process group is killed at `TIMEOUT`."""
+    """Run a command to its end and return its standard error; it and what it started is killed at `TIMEOUT`."""
     here = {"OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": "", "HF_HUB_OFFLINE": "1"} | environment
     process = subprocess.Popen(
-        command, env=os.environ | here, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True,
-        start_new_session=True,
+        command, env=os.environ | here, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True
     )  # fmt: skip
     try:
         _, said = process.communicate(timeout=TIMEOUT)
-    except subprocess.TimeoutExpired:
-        os.killpg(process.pid, signal.SIGKILL)
-        raise
+    finally:
+        if process.poll() is None:
+            launcher = psutil.Process(process.pid)
+            for started in (*launcher.children(recursive=True), launcher):
+                started.kill()
     assert process.returncode == code, said[-4000:]
     return said
 
@@ -157,7 +157,9 @@ def test_a_checkpoint_of_one_process_resumes_in_two(home: Home, tmp_path: Path) 
 def sharded(home: Home, engine: str, config: str, names: list[str], **environment: str) -> Path:
     arguments = []
     for name in names:
-        configured = {"accelerator_config": {"use_configured_state": True}}
+        configured: dict[str, Any] = {"accelerator_config": {"use_configured_state": True}}
+        if name == "lora":  # other micro-batches of the same steps
+            configured["tokens_per_batch"] = 400
         arguments.append(home.written(f"{config}-{name}.yaml", home.recipe(name, **configured)))
         arguments.append(str(home.folder / f"{config}-{name}"))
     launch([*ACCELERATE, str(CONFIGS / f"{config}.yaml"), WORKER, "run", engine, *arguments], **environment)
@@ -185,11 +187,8 @@ def dying(home: Home, how: str) -> str:
     """Standard error of a launch whose rank 1 fails at its third step while rank 0 waits for it."""
     scores = home.alone("lora").with_name("scores-one-lora")
     recipe = home.written("dying.yaml", home.recipe("lora") | {"score": {"dir": str(scores)}})
-    start = time.monotonic()
     out = home.folder / f"dying-{how}"
-    said = launch([*TORCHRUN, WORKER, "die", how, "train", "--config", recipe, "--out", str(out)], code=1)
-    assert time.monotonic() - start < 60, "start-up included; no collective's timeout, which are minutes"
-    return said
+    return launch([*TORCHRUN, WORKER, "die", how, "train", "--config", recipe, "--out", str(out)], code=1)
 
 
 def test_an_error_on_one_rank_ends_the_run_with_its_sentence(home: Home) -> None:
