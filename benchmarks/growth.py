@@ -200,11 +200,12 @@ def _in_fresh_process(point: dict[str, Any]) -> dict[str, Any]:
 
 def _report(tables: str) -> str:
     command = " ".join(["python -m benchmarks.growth", *sys.argv[1:]])
+    date = time.strftime("%d %B %Y")
     return f"""# Growth
 
     {command}
 
-{os.cpu_count()} cores, {time.strftime("%d %B %Y")}. Times are CPU seconds of a process with one thread. Memory is the sampled peak
+{os.cpu_count()} cores, {date}. Times are CPU seconds of a process with one thread. Memory is the sampled peak
 of anonymous memory above what model and texts took before; files are the scored folder with its mapped copy. Training
 is full fine-tuning with batch {BATCH}, the median of {STEPS} steps. Pairs: 24 + 8 + 8 words, a Llama of one layer, 16
 wide. Length (prompt + both replies, half of it prompt) and vocabulary: 64 pairs, a Llama of four layers, 128 wide.
