@@ -85,14 +85,30 @@ def test_a_prompt_that_one_judge_could_not_read_is_left_out_of_every_method(tmp_
 def test_samples_of_a_prompt_are_averaged_first(tmp_path: Path) -> None:
     for name, scores in (("base", (0, 0, 0, 0)), ("DPO", (1, 0, 1, 1))):
         run = claim_run(tmp_path, name, name, name, {"weights": name})
-        run = run.with_tasks({"gsm8k": TaskRecord("capability", "right", 4, SETTINGS)})
+        run = run.with_tasks({"gsm8k": TaskRecord("capability", "right", 4, SETTINGS | {"samples": 2})})
         run.append("gsm8k", [outcome(f"p{i // 2}", score, sample=i % 2) for i, score in enumerate(scores)])
     cell = row(compare([tmp_path]), "gsm8k").cells["DPO"]
     assert isinstance(cell.score, Mean) and (cell.score.value, cell.score.n) == (0.75, 2)
     assert cell.p_holm is None and cell.difference and cell.difference.value == 0.75
 
 
+def test_means_of_several_samples_are_no_outcomes_even_where_all_are_0_or_1(tmp_path: Path) -> None:
+    write_run(tmp_path, "base", {"gsm8k": [0, 0]}, samples=2)
+    write_run(tmp_path, "DPO", {"gsm8k": [1, 1]}, samples=2)
+    cell = row(compare([tmp_path]), "gsm8k").cells["DPO"]
+    assert isinstance(cell.score, Mean) and cell.difference and (cell.difference.p, cell.p_holm) == (None, None)
+
+
 # --- averages -----------------------------------------------------------------------------------------------------
+def test_the_same_prompts_in_another_wording_are_shown_and_not_averaged(tmp_path: Path) -> None:
+    SUITE_OF["strongreject+rot13"] = "safety"
+    write_run(tmp_path, "base", {"strongreject": [1, 1, 1, 0], "strongreject+rot13": [0, 0, 0, 0], "advbench": [0, 1]})
+    found = compare([tmp_path])
+    assert row(found, "strongreject+rot13").cells["base"].score.value == 0
+    assert row(found, "safety").cells["base"].score.value == pytest.approx((3 / 4 + 1 / 2) / 2)
+    assert row(found, "overall").n == 6
+
+
 def test_suites_are_macro_averages_and_overall_is_weighted(tmp_path: Path) -> None:
     scores = {"strongreject": [1, 1, 1, 0], "advbench": [0, 1], "xstest-safe": [1, 0], "gsm8k": [0, 0, 1, 0]}
     write_run(tmp_path, "base", scores)
@@ -150,6 +166,13 @@ def test_the_same_weights_in_two_folders_are_one_run(tmp_path: Path) -> None:
 
 
 # --- preferences --------------------------------------------------------------------------------------------------
+def test_what_a_second_folder_adds_to_the_same_weights_is_not_lost(tmp_path: Path) -> None:
+    write_run(tmp_path / "a", "base", {"strongreject": [1, 0]})
+    write_run(tmp_path / "b", "base", {"gsm8k": [1, 0]})
+    with pytest.raises(BdpoError, match="are the same weights under one name, and differ in gsm8k: evaluate into one"):
+        compare([tmp_path / "a", tmp_path / "b"])
+
+
 def test_preferences_have_a_margin_and_the_reward_accuracy_against_the_baseline(tmp_path: Path) -> None:
     for name, margins in (("base", [-2.0, 1.0, 3.0, -1.0]), ("DPO", [1.0, 0.5, 5.0, -0.5])):
         run = claim_run(tmp_path, name, name, name, {"weights": name})

@@ -39,7 +39,7 @@ from tiny import make_pairs, tiny_model, tiny_tokenizer
 class FirstWord:
     """A judge that takes the first word of the reply for the label."""
 
-    name, version = "first-word", "1"
+    name, version, knows_answers = "first-word", "1", True
 
     def __init__(self) -> None:
         self.judged: list[str] = []
@@ -237,6 +237,28 @@ def test_under_the_rules_judge_safety_is_called_a_refusal_rate() -> None:
     assert safe.record.measure == "harmless prompts answered"
 
 
+def test_a_judge_that_knows_only_harm_leaves_over_refusal_out_before_anything_is_asked() -> None:
+    judge = FirstWord()
+    judge.knows_answers = False
+    tasks, missing = plan_tasks(Plan("starter", limit=4), judge)
+    assert [task.name for task in tasks] == ["starter-unsafe"]
+    assert missing == {
+        "starter-safe": "starter-safe: first-word knows only safe and unsafe; take the judge rules or llm."
+    }
+    with pytest.raises(BdpoError, match="starter-safe: first-word knows only"):
+        plan_tasks(Plan("starter-safe", limit=4), judge)
+
+
+def test_two_files_of_paraphrases_are_two_tasks(tmp_path: Path) -> None:
+    prompts = [item.request for item in plan_tasks(Plan("starter-unsafe", limit=3), FirstWord())[0][0].items]
+    for language in ("es", "fr"):
+        lines = [json.dumps({"prompt": prompt, "paraphrase": f"{language}: {prompt}"}) for prompt in prompts]
+        (tmp_path / f"{language}.jsonl").write_text("\n".join(lines))
+    transforms = tuple(f"paraphrase={tmp_path}/{language}.jsonl" for language in ("es", "fr"))
+    tasks, _ = plan_tasks(Plan("starter-unsafe", limit=3, transforms=transforms), FirstWord())
+    assert [task.name for task in tasks] == ["starter-unsafe+paraphrase-es", "starter-unsafe+paraphrase-fr"]
+
+
 def test_transforms_are_tasks_of_their_own() -> None:
     tasks, _ = plan_tasks(Plan("starter-unsafe", limit=2, transforms=("rot13", "base64")), FirstWord())
     assert [t.name for t in tasks] == ["starter-unsafe+rot13", "starter-unsafe+base64"]
@@ -284,7 +306,7 @@ def models(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
 class Length:
     """A judge that calls a reply of an even number of characters a refusal."""
 
-    name, version = "length", "1"
+    name, version, knows_answers = "length", "1", True
 
     def __call__(self, prompts: Sequence[str], replies: Sequence[str]) -> list[Verdict]:
         return [Verdict(("refusal", "compliance")[len(r) % 2], self.name, self.version, r) for r in replies]

@@ -25,7 +25,7 @@ from tiny import make_pairs, tiny_model, tiny_tokenizer
 class Says:
     """A judge whose every verdict is the same label."""
 
-    name, version = "says", "1"
+    name, version, knows_answers = "says", "1", True
 
     def __init__(self, label: str = "compliance") -> None:
         self.label = label
@@ -76,6 +76,17 @@ def test_scores_are_logged_when_due(scores: dict[str, Any]) -> None:
         assert not step(callback, number).should_training_stop
     expected = {"evaluate/starter-unsafe": 0.25, "evaluate/starter-safe": 2 / 3, "evaluate/degenerate": 1 / 8}
     assert log.logged == [expected, expected], "at steps 4 and 8"
+
+
+def test_the_model_as_it_comes_is_evaluated_and_stops_nothing(scores: dict[str, Any]) -> None:
+    scores |= {"starter-unsafe": SAFE, "starter-safe": ANSWERED}
+    callback, log = EvaluationCallback(EvaluateSection(stop_over_refusal=0.1), Says()), Log()
+    callback.attach(log)
+    handed = {"model": tiny_model(), "processing_class": tiny_tokenizer()}
+    for global_step in (0, 3):  # resumed at step 3: it was evaluated then
+        control = TrainerControl()
+        callback.on_train_begin(None, SimpleNamespace(global_step=global_step, max_steps=9), control, **handed)
+        assert len(log.logged) == 1 and not control.should_training_stop
 
 
 @pytest.mark.parametrize(("ceiling", "stops"), [(0.3, True), (0.34, False)])
@@ -153,11 +164,11 @@ def run(home: Path, judge: Says, **section: Any) -> list[dict[str, Any]]:
     return json.loads((home / "run" / "metrics.json").read_text())["history"]
 
 
-def test_a_run_logs_evaluations_every_so_many_steps_and_at_the_end(home: Path) -> None:
+def test_a_run_logs_evaluations_before_it_every_so_many_steps_and_at_the_end(home: Path) -> None:
     history = run(home, Says(), every=4)
     keys = ("step", "evaluate/starter-unsafe", "evaluate/starter-safe", "evaluate/degenerate")
     logged = [tuple(entry[key] for key in keys) for entry in history if keys[1] in entry]
-    assert logged == [(4, 0.0, 1.0, 0.0), (6, 0.0, 1.0, 0.0)]
+    assert logged == [(0, 0.0, 1.0, 0.0), (4, 0.0, 1.0, 0.0), (6, 0.0, 1.0, 0.0)]
     losses = [entry["loss"] for entry in history if "loss" in entry]
     assert len(losses) == 6 and losses[0] == pytest.approx(0.693147, abs=1e-5)
 

@@ -126,7 +126,7 @@ def test_logits_are_made_at_the_predicting_positions_only(layout, monkeypatch):
     batch = lay_out(TREES, layout=layout)
     shapes = []
     make_logits = head._logits
-    monkeypatch.setattr(head, "_CHUNK", 320 * 16)
+    monkeypatch.setattr(head, "CHUNK", 320 * 16)
     monkeypatch.setattr(head, "_logits", lambda *args: shapes.append(make_logits(*args).shape) or make_logits(*args))
     branch_logps(model, batch)
     tokens = sum(len(branch) for tree in TREES for branch in tree.branches)  # 40
@@ -152,7 +152,7 @@ def test_a_head_with_an_adapter_gives_whole_logits_at_the_predicting_positions(l
 @pytest.mark.parametrize("trained", ["all", "head alone", "all but the head"])
 @pytest.mark.parametrize("chunk", [1, 320 * 7, 2**24])
 def test_the_gradients_of_a_chunked_head(chunk, trained, monkeypatch):
-    monkeypatch.setattr(head, "_CHUNK", chunk)
+    monkeypatch.setattr(head, "CHUNK", chunk)
     model = tiny_model(tie_word_embeddings=False)
     model.lm_head.bias = nn.Parameter(torch.linspace(-1, 1, 320))
     for name, parameter in model.named_parameters():

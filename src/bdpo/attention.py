@@ -60,6 +60,8 @@ def block_attention(
 def flex_mask(tree: Tensor, branch: Tensor) -> BlockMask:
     """The block mask of rows for FlexAttention, which skips the tiles in which no token sees another.
 
+    Making it looks at the row's square once a batch, for all layers.
+
     Args:
         tree, branch: (1, L) int64 as in `layout.BranchBatch`, on the model's device.
     """

@@ -69,6 +69,7 @@ def evaluate(
     """
     from rich.console import Console
 
+    from bdpo.errors import BdpoError
     from bdpo.evaluate.evaluation import (
         Plan,
         endpoint_models,
@@ -87,6 +88,8 @@ def evaluate(
     console = Console()
     named = named_models(models)
     sampling = Sampling(max_new_tokens, temperature=temperature, samples=samples, seed=seed)
+    if lm_eval and endpoint:
+        raise BdpoError("--lm-eval needs the model itself, which an endpoint does not give: leave out one of the two.")
     harness = Harness(_split(lm_eval), limit, batch_size) if lm_eval else None
     judged_by = make_judge(judge.value, model=judge_model, endpoint=judge_endpoint)
     plan = Plan(suite, data_dir, limit, seed, _split(transform), pairs, pairs_split, prefer, sampling)
@@ -119,16 +122,16 @@ def compare(
 
     from bdpo.evaluate.compare import compare as compared
     from bdpo.evaluate.compare import parse_weights
-    from bdpo.evaluate.results import write_text
     from bdpo.evaluate.tables import comparison_grids
+    from bdpo.scored import write_whole
 
     comparison = compared(folders, baseline=baseline, weights=parse_weights(weights))
     grids, console = comparison_grids(comparison), Console()
     for grid in grids:
         grid.render(console)
     out = out or folders[0]
-    write_text(out / "compare.json", json.dumps(comparison.to_dict(), indent=2, ensure_ascii=False) + "\n")
-    write_text(out / "compare.md", "# Comparison\n\n" + "\n".join(grid.markdown() for grid in grids))
+    write_whole(out / "compare.json", (json.dumps(comparison.to_dict(), indent=2, ensure_ascii=False) + "\n").encode())
+    write_whole(out / "compare.md", ("# Comparison\n\n" + "\n".join(grid.markdown() for grid in grids)).encode())
     console.print(f"Written: {out / 'compare.json'} and compare.md.", highlight=False, soft_wrap=True)
 
 

@@ -17,7 +17,7 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 from torch.nn.functional import linear
 
-_CHUNK = 2**24  # logits held at a time: 64 MiB in float32, for any vocabulary
+CHUNK = 2**24  # logits held at a time: 64 MiB in float32, for any vocabulary
 
 
 def token_statistics(
@@ -63,7 +63,7 @@ class _ChunkedHead(torch.autograd.Function):
             if entropy:
                 entropies[chunk] = total.log() - (exps * shifted).sum(-1) / total
             if expected is not None:
-                expected[chunk] = (exps.to(ctx.dtype) @ w) / total[:, None].to(ctx.dtype)
+                expected[chunk] = (exps.to(ctx.dtype) @ w).float() / total[:, None]
         ctx.save_for_backward(hidden, weight, bias, rows, targets, expected)
         ctx.mark_non_differentiable(entropies)
         return logps, entropies
@@ -97,7 +97,7 @@ def _logits(hidden: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
 
 def _chunks(rows: Tensor, m: int, vocabulary: int) -> list[tuple[slice, Tensor, Tensor]]:
     """(rows of the chunk, its tokens, the row within the chunk of each of them)."""
-    size = max(1, _CHUNK // vocabulary)
+    size = max(1, CHUNK // vocabulary)
     order = rows.argsort()
     starts = list(range(0, m, size))
     ends = torch.searchsorted(rows[order], torch.tensor([*starts[1:], m], device=rows.device)).tolist()

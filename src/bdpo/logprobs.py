@@ -52,7 +52,7 @@ def branch_logps(model: nn.Module, batch: BranchBatch, *, entropy: bool = False)
     }
     statistics = _through_chunked_head(model, inputs, batch, entropy)  # (N, 2)
     if statistics is None:
-        statistics = _through_whole_head(model, inputs, batch)
+        statistics = _through_whole_head(model, inputs, batch, entropy)
     logps, entropies = statistics.float().T
     return BranchLogps(_sum_by_branch(logps, batch), _sum_by_branch(entropies, batch) if entropy else None)
 
@@ -138,11 +138,13 @@ def _layout_gap(model: nn.Module, layout: Layout, longest: int) -> float:
     tree = Tree(ids[:-8], [ids[-8:-4], ids[-4:]])
     was_training = model.training
     model.eval()
-    with torch.no_grad():
-        found, padded = (
-            branch_logps(model, lay_out([tree], layout=which).to(device)).logps for which in (layout, "padded")
-        )
-    model.train(was_training)
+    try:
+        with torch.no_grad():
+            found, padded = (
+                branch_logps(model, lay_out([tree], layout=which).to(device)).logps for which in (layout, "padded")
+            )
+    finally:
+        model.train(was_training)
     return float((found - padded).abs().max())
 
 
@@ -198,7 +200,7 @@ def _through_chunked_head(model: nn.Module, inputs: dict[str, Any], batch: Branc
     return logits[0] if _OUTPUT_IS_LOGITS[head] else None
 
 
-def _through_whole_head(model: nn.Module, inputs: dict[str, Any], batch: BranchBatch) -> Tensor:
+def _through_whole_head(model: nn.Module, inputs: dict[str, Any], batch: BranchBatch, entropy: bool) -> Tensor:
     """The same (N, 2) from whole logits, kept to the predicting positions."""
 
     def select(module: nn.Module, args: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
@@ -212,7 +214,7 @@ def _through_whole_head(model: nn.Module, inputs: dict[str, Any], batch: BranchB
     if logits.shape[:2] != (1, len(batch.heads)):
         raise _no_use_of_head(model)
     every = logits[0].float().log_softmax(-1)  # (M, V)
-    entropies = -(every.detach().exp() * every.detach()).sum(-1)
+    entropies = -(every.detach().exp() * every.detach()).sum(-1) if entropy else every.new_zeros(len(every))
     return torch.stack([every[batch.head_of, batch.targets], entropies[batch.head_of]], dim=1)
 
 

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from bdpo.head import CHUNK
+
 BYTES = {"float32": 4.0, "bfloat16": 2.0, "float16": 2.0, "4bit": 0.55}  # a weight; 4bit counts its block scales
 PROCESS = 0.7e9  # bytes: Python with torch, transformers and the tokenizer, before any weight
 
@@ -39,6 +41,13 @@ class Memory:
         return self.weights + self.gradients + self.optimizer + self.activations + self.logits + self.process
 
 
+def _head(shape: Shape, compute: str, *, trained: bool) -> float:
+    """A chunk of logits with a copy, and a hidden vector a reply token (`bdpo.head`); a trained head's gradient."""
+    rows = min(shape.replies, max(1, CHUNK // shape.vocabulary))
+    kept = shape.replies * shape.hidden * BYTES[compute]
+    return 12.0 * rows * shape.vocabulary + kept + (4.0 * shape.vocabulary * shape.hidden if trained else 0.0)
+
+
 def training_memory(shape: Shape, *, weights: str, compute: str, checkpointing: bool, adapter: bool) -> Memory:
     """Estimate the peak of one training step with AdamW on one device.
 
@@ -58,6 +67,5 @@ def training_memory(shape: Shape, *, weights: str, compute: str, checkpointing: 
         gradients=shape.trainable * trained,
         optimizer=shape.trainable * trained * 2,
         activations=shape.tokens * kept,
-        # the head's output, its float32 copy where it is not float32 already, and the gradient
-        logits=shape.replies * shape.vocabulary * (8.0 if compute == "float32" else 10.0),
+        logits=_head(shape, compute, trained=not adapter),
     )

@@ -26,7 +26,7 @@ from safetensors import SafetensorError
 from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
 from transformers.integrations import unset_hf_deepspeed_config
 
-from bdpo.errors import BdpoError
+from bdpo.errors import BdpoError, first_line
 
 STARTER = "starter"
 STARTER_LABEL = "SmolLM2-135M-Instruct, dequantised from Q4_1"
@@ -38,6 +38,7 @@ _GGUF_SHA256 = "b179c9523d0e6a0f98a330c7562b682750a6f8c8c15e5bc70ea373728110db53
 _NO_NUMBERS = {"name_or_path", "architectures", "transformers_version", "dtype", "torch_dtype", "use_cache",
                "bos_token_id", "eos_token_id", "pad_token_id", "output_attentions", "output_hidden_states",
                "return_dict"}  # fmt: skip  # of a config
+LOADING_ERRORS = (OSError, ValueError, ImportError, RuntimeError, SafetensorError)  # what damaged models raise
 _DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 
 
@@ -134,8 +135,8 @@ def load(
             from peft import PeftModel
 
             model = PeftModel.from_pretrained(model, folder, is_trainable=trainable_adapter)
-    except (OSError, ValueError, ImportError, RuntimeError, SafetensorError) as error:
-        raise BdpoError(f"Cannot load the model in {folder}: {_first_line(error)}") from error
+    except LOADING_ERRORS as error:
+        raise BdpoError(f"Cannot load the model in {folder}: {first_line(error)}") from error
     if on_device and quantization is None:
         model.to(processes().device)
     if chat_template is not None:
@@ -156,7 +157,7 @@ def load_tokenizer(name: str | Path, *, revision: str | None = None) -> PreTrain
     try:
         return AutoTokenizer.from_pretrained(folder)
     except (OSError, ValueError) as error:
-        raise BdpoError(f"Cannot load a tokenizer from {folder}: {_first_line(error)}") from error
+        raise BdpoError(f"Cannot load a tokenizer from {folder}: {first_line(error)}") from error
 
 
 def base_folder(name: str | Path, *, revision: str | None = None) -> Path:
@@ -253,7 +254,7 @@ def _convert(gguf: Path, folder: Path) -> None:
         tokenizer = AutoTokenizer.from_pretrained(gguf.parent, gguf_file=gguf.name)
     except (ValueError, KeyError, IndexError, NotImplementedError) as error:
         raise BdpoError(
-            f"The GGUF file cannot be converted ({_first_line(error)}): it is damaged or of a model "
+            f"The GGUF file cannot be converted ({first_line(error)}): it is damaged or of a model "
             "that transformers does not read."
         ) from error
     # save_pretrained refuses a model that came from GGUF, so a clean one takes over its weights.
@@ -284,7 +285,7 @@ def _from_hub(name: str, revision: str | None) -> Path:
         return folder
     except Exception as error:  # the hub raises a dozen kinds; for the user they are one
         raise BdpoError(
-            f"'{name}' is neither a local model folder nor to be had from the Hugging Face hub ({_first_line(error)}). "
+            f"'{name}' is neither a local model folder nor to be had from the Hugging Face hub ({first_line(error)}). "
             "Check the name, the network and, for a gated model, `hf auth login`."
         ) from error
 
@@ -367,7 +368,7 @@ def _made_whole(folder: Path) -> Iterator[Path]:
                 raise
     except (OSError, SafetensorError) as error:
         raise BdpoError(
-            f"Could not write {folder} ({getattr(error, 'strerror', None) or _first_line(error)}): make room there, or "
+            f"Could not write {folder} ({getattr(error, 'strerror', None) or first_line(error)}): make room there, or "
             "choose another place (BDPO_CACHE moves the cache)."
         ) from error
     finally:
@@ -386,7 +387,3 @@ def _expect_hash(path: Path, expected: str) -> None:
             f"{path.name} has SHA-256 {found[:16]}..., expected {expected[:16]}...: the download is damaged or was "
             "tampered with and was thrown away; try again."
         )
-
-
-def _first_line(error: Exception) -> str:
-    return (str(error).strip().splitlines() or [type(error).__name__])[0]

@@ -41,6 +41,8 @@ def scored_rows(
     Raises:
         BdpoError: scores of another model, or pairs without the labels that the loss needs.
     """
+    if not getattr(model, "is_quantized", False):
+        model.to(processes().device)
     scored = _scored(data, name, model, tokenizer, args, None if training is None else training.manifest)
     balanced = balance(
         list(scored.rows["chosen_mi"]),
@@ -120,8 +122,6 @@ def _scored(
     if args.loss_type == "safedpo":
         pairs, counts = safedpo_pairs(pairs)
         _warn(name, counts)
-    if not getattr(model, "is_quantized", False):
-        model.to(processes().device)
     return score(
         model,
         tokenizer,

@@ -36,7 +36,8 @@ _RECORDS = _RECIPE, _SCORES, _STEP = "recipe.yaml", "scores.json", "step.json"
 _MAY_DIFFER = {"train.logging_steps", "train.report_to", "train.save_total_limit", "train.disable_tqdm",
                "train.displacement_alarm", "score.batch_tokens", "score.dir",
                # how a step's pairs are split over processes and passes; `_STEP` holds their number
-               "train.per_device_train_batch_size", "train.gradient_accumulation_steps"}  # fmt: skip
+               "train.per_device_train_batch_size", "train.gradient_accumulation_steps", "train.tokens_per_batch",
+               "train.per_device_eval_batch_size"}  # fmt: skip
 _LENGTH = {"train.num_train_epochs", "train.max_steps"}  # likewise, where the learning rate does not depend on it
 
 

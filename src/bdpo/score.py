@@ -38,8 +38,9 @@ class Pass:
 
     model: Any
     layout: Layout
-    batch_tokens: int
     progress: tqdm[Any]
+    # tokens a forward pass may hold; None: 1024 on a CPU, whose caches favour little, 8192 elsewhere
+    batch_tokens: int | None = None
     entropy: bool = False
 
     def over(self, trees: Sequence[Tree]) -> BranchLogps:
@@ -50,8 +51,11 @@ class Pass:
         logps = torch.zeros(starts[-1], dtype=torch.float64)
         entropies = torch.zeros_like(logps) if self.entropy else None
         device = next(self.model.parameters()).device
+        if device.type == "cpu":
+            keep_freed_memory()
+        budget = self.batch_tokens or (1024 if device.type == "cpu" else 8192)
         lengths = [len(tree) for tree in trees]
-        for members in bucket(lengths, self.batch_tokens, padded=self.layout == "padded"):
+        for members in bucket(lengths, budget, padded=self.layout == "padded"):
             batch = lay_out([trees[i] for i in members], layout=self.layout).to(device)
             sums = branch_logps(self.model, batch, entropy=self.entropy)
             places = torch.cat([torch.arange(starts[i], starts[i + 1]) for i in members])
@@ -209,9 +213,6 @@ def _make_parts(
     layout, why = choose_layout(model, _longest(tokenized, context))
     if layout == "padded":
         processes().print(f"Layout: padded, one reply a sequence, because {why}.")
-    on_cpu = processes().device.type == "cpu"
-    if on_cpu:
-        keep_freed_memory()
     was_training = model.training
     model.eval()
     members = {part: range(part * PART_SIZE, min((part + 1) * PART_SIZE, len(pairs))) for part in parts}
@@ -219,7 +220,7 @@ def _make_parts(
     with tqdm(
         desc="scoring", total=how.passes * tokens, unit="tok", disable=not processes().is_main_process
     ) as progress:
-        run = Pass(model, layout, batch_tokens or (1024 if on_cpu else 8192), progress, how.entropy)
+        run = Pass(model, layout, progress, batch_tokens, how.entropy)
         for part in parts:
             mine = [pairs[i] for i in members[part]]
             ids = [tokenized.pairs[i] for i in members[part]]

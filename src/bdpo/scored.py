@@ -99,7 +99,7 @@ def claim(out: Path, manifest: dict[str, Any]) -> None:
         out.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise BdpoError(f"Cannot write in {out} ({error.strerror}): choose another --out.") from error
-    _write_atomically(out / "manifest.json", json.dumps(manifest, indent=2).encode())
+    write_whole(out / "manifest.json", json.dumps(manifest, indent=2).encode())
 
 
 def _read_manifest(path: Path) -> dict[str, Any]:
@@ -134,14 +134,15 @@ def write_part(path: Path, rows: Iterable[dict[str, Any]]) -> None:
     pq.write_table(pa.Table.from_pylist(list(rows), schema=COLUMNS), sink)
     data = sink.getvalue().to_pybytes()
     _checksum_path(path).unlink(missing_ok=True)
-    _write_atomically(path, data)
-    _write_atomically(_checksum_path(path), hashlib.sha256(data).hexdigest().encode())
+    write_whole(path, data)
+    write_whole(_checksum_path(path), hashlib.sha256(data).hexdigest().encode())
 
 
-def _write_atomically(path: Path, data: bytes) -> None:
+def write_whole(path: Path, data: bytes) -> None:
+    """Write a file whole or not at all; where it cannot be written, BdpoError says so."""
     temporary = path.with_name(f".{path.name}.{os.getpid()}")
     try:
-        path.parent.mkdir(exist_ok=True)
+        path.parent.mkdir(parents=True, exist_ok=True)
         temporary.write_bytes(data)
         temporary.replace(path)
     except OSError as error:

@@ -59,7 +59,7 @@ class FiniteGradients(TrainerCallback):
         norm: Any = nn.utils.get_total_norm(gradients)
         if not args.fp16 and not getattr(norm, "full_tensor", lambda: norm)().isfinite():
             raise BdpoError(
-                f"The gradient is not finite at step {state.global_step + 1}, whose pairs are {', '.join(ids)}. "
+                f"The gradient is not finite at step {state.global_step + 1}, for pairs {_some(ids)}. "
                 "Training stopped before it moved a weight and the last checkpoint is intact: lower the learning "
                 "rate, or look at these pairs."
             )
@@ -139,6 +139,10 @@ class BDPOTrainer(Trainer):
         # compute_loss divides by the pairs of the whole step, so Trainer must not divide by the accumulation
         self.model_accepts_loss_kwargs = True
         self.loss_is_scaled_for_ga = True
+
+    def get_total_train_batch_size(self, args: BDPOConfig) -> int:  # type: ignore[override]
+        """Pairs of an optimiser step; under a token budget accumulation does not tell."""
+        return int(self.sampling["per_step"])
 
     # --- batches: a step is a fixed list of pairs --------------------------------------------------------------
 
@@ -238,7 +242,7 @@ class BDPOTrainer(Trainer):
         bad = [batch.ids[i] for i in (~losses.isfinite()).nonzero().flatten().tolist()]
         if bad:
             raise BdpoError(
-                f"The loss is not finite at step {self.state.global_step + 1}, for pairs {', '.join(bad[:5])}. "
+                f"The loss is not finite at step {self.state.global_step + 1}, for pairs {_some(bad)}. "
                 "Training stopped and the last checkpoint is intact: lower the learning rate, or look at these pairs."
             )
 
@@ -328,6 +332,10 @@ def _refuse(args: BDPOConfig, ref_model: Any, train_dataset: Any) -> None:
             "nn.DataParallel is not supported: launch one process a GPU (accelerate launch, or torchrun), or make "
             "one GPU visible (CUDA_VISIBLE_DEVICES=0)."
         )
+
+
+def _some(ids: list[str]) -> str:
+    return ", ".join(ids[:5]) + (f" and {len(ids) - 5} more" if len(ids) > 5 else "")
 
 
 def _pad_id(tokenizer: PreTrainedTokenizerBase) -> int:

@@ -29,7 +29,7 @@ class Logs(Protocol):
 
 
 class EvaluationCallback(TrainerCallback):
-    """Evaluates every so many steps and at the end, and stops on over-refusal or displacement.
+    """Evaluates at the beginning, every so many steps and at the end; stops on over-refusal or displacement.
 
     Logged are `evaluate/BENCHMARK`, the score of each benchmark, and `evaluate/degenerate`, the share of judged
     replies that are loops, echoes or empty. Every process does the same, so that all stop at the same step.
@@ -56,6 +56,11 @@ class EvaluationCallback(TrainerCallback):
     def attach(self, trainer: Logs) -> None:
         """Be given the trainer to log through."""
         self.trainer = trainer
+
+    def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        """Evaluate the model as it comes: what is wrong with the prompts shows now, and not after training."""
+        if state.global_step == 0:
+            self._evaluate(state, control, kwargs["model"], kwargs["processing_class"])
 
     def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         """Evaluate where it is due."""
@@ -89,7 +94,7 @@ class EvaluationCallback(TrainerCallback):
             control.should_log = due  # logging resets it, and the step's own values would be lost
         harmless = [task.name for task in self.tasks if task.record.suite == "over-refusal"]
         ceiling = self.section.stop_over_refusal
-        if harmless and ceiling is not None:
+        if harmless and ceiling is not None and state.global_step > 0:
             refused = 1 - _mean([outcome for name in harmless for outcome in outcomes[name]])
             if refused > ceiling:
                 self._stop(

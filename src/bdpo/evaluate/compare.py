@@ -97,9 +97,10 @@ def compare(
         _refuse_unlike(runs, task)
     tables = {task: _Scores.read(methods, task) for task in shared}
     rows = _corrected([table.row(baseline) for table in tables.values()])
-    shares = _weights(weights, {runs[0].tasks[task].suite for task in shared})
+    averaged = {task: table for task, table in tables.items() if "+" not in task}  # the others: the same prompts again
+    shares = _weights(weights, {table.suite for table in averaged.values()})
     rows += [row for table in tables.values() for row in table.margins(baseline)]
-    rows += _averages(rows, tables, shares, baseline)
+    rows += _averages(rows, averaged, shares, baseline)
     return Comparison(
         baseline=baseline,
         methods={name: [run.label for run in seeds] for name, seeds in methods.items()},
@@ -130,12 +131,24 @@ def parse_weights(text: str) -> dict[str, float] | None:
 
 
 def _methods(folders: Sequence[str | Path]) -> dict[str, list[Run]]:
-    """The runs by name; the same weights under the same name, in two folders, are one run."""
+    """The runs by name; the same weights under the same name, with the same tasks in two folders, are one run.
+
+    Raises:
+        BdpoError: the second folder has something that the first has not, which would be lost.
+    """
     methods: dict[str, list[Run]] = {}
     for run in (run for folder in folders for run in open_runs(folder)):
         seeds = methods.setdefault(run.name, [])
-        if all(run.key != other.key for other in seeds):
+        twin = next((other for other in seeds if other.key == run.key), None)
+        if twin is None:
             seeds.append(run)
+            continue
+        differing = next((task for task, record in run.tasks.items() if twin.tasks.get(task) != record), None)
+        if differing is not None:
+            raise BdpoError(
+                f"{run.folder} and {twin.folder} are the same weights under one name, and differ in {differing}: "
+                "evaluate into one folder, or compare one of the folders at a time."
+            )
     return methods
 
 
@@ -175,6 +188,7 @@ class _Scores:
     scores: dict[str, Array]  # method -> (S, N), in [0, 1]
     nats: dict[str, Array]  # method -> (S, N) margins of preferences; empty elsewhere
     unread: int
+    single: bool  # one sample a prompt, so that scores are outcomes
 
     @classmethod
     def read(cls, methods: Mapping[str, Sequence[Run]], task: str) -> _Scores:
@@ -191,7 +205,8 @@ class _Scores:
         }
         record = next(iter(methods.values()))[0].tasks[task]
         arrays = {name: np.array([[of_seed[id] for id in ids] for of_seed in seeds]) for name, seeds in scored.items()}
-        return cls(task, record.suite, record.measure, arrays, margins, len(everyone[0]) - len(ids))
+        single = record.settings.get("samples", 1) == 1
+        return cls(task, record.suite, record.measure, arrays, margins, len(everyone[0]) - len(ids), single)
 
     @property
     def n(self) -> int:
@@ -200,8 +215,8 @@ class _Scores:
     def row(self, baseline: str) -> Row:
         cells = {}
         for name, scores in self.scores.items():
-            difference = None if name == baseline else _difference(scores, self.scores[baseline])
-            cells[name] = Cell(_score(scores), difference)
+            difference = None if name == baseline else self._difference(scores, self.scores[baseline])
+            cells[name] = Cell(self.score(name), difference)
         return Row(self.task, "benchmark", self.suite, self.measure, self.n, self.unread, cells)
 
     def margins(self, baseline: str) -> list[Row]:
@@ -214,7 +229,7 @@ class _Scores:
             for name, nats in self.nats.items()
         }
         gained = {
-            name: Cell(_score((nats > reference.mean(axis=0)).astype(float)))
+            name: Cell(self._score((nats > reference.mean(axis=0)).astype(float)))
             for name, nats in self.nats.items()
             if name != baseline
         }
@@ -225,19 +240,20 @@ class _Scores:
             *([Row(f"{self.task} reward", "benchmark", self.suite, accuracy, self.n, 0, gained)] if gained else []),
         ]
 
+    def score(self, method: str) -> Rate | Mean:
+        return self._score(self.scores[method])
 
-def _score(scores: Array) -> Rate | Mean:
-    """A rate with Wilson's interval where there is one run of 0s and 1s, else a mean with a bootstrap interval."""
-    return rate(int(scores.sum()), scores.shape[1]) if _one_run_of_outcomes(scores) else mean(scores)
+    def _score(self, scores: Array) -> Rate | Mean:
+        """A rate with Wilson's interval where there is one run of outcomes, else a mean with a bootstrap interval."""
+        return rate(int(scores.sum()), scores.shape[1]) if self._outcomes(scores) else mean(scores)
 
+    def _difference(self, scores: Array, baseline: Array) -> Difference:
+        plain = self._outcomes(scores) and self._outcomes(baseline)
+        return compare_rates(scores, baseline) if plain else compare_means(scores, baseline)
 
-def _difference(scores: Array, baseline: Array) -> Difference:
-    plain = _one_run_of_outcomes(scores) and _one_run_of_outcomes(baseline)
-    return compare_rates(scores, baseline) if plain else compare_means(scores, baseline)
-
-
-def _one_run_of_outcomes(scores: Array) -> bool:
-    return len(scores) == 1 and bool(((scores == 0) | (scores == 1)).all())
+    def _outcomes(self, scores: Array) -> bool:
+        """Whether these are 0s and 1s of one run (some tasks of lm-eval score in between)."""
+        return self.single and len(scores) == 1 and bool(((scores == 0) | (scores == 1)).all())
 
 
 def _corrected(rows: Sequence[Row]) -> list[Row]:
@@ -285,7 +301,7 @@ def _average(tables: Sequence[_Scores], weights: Sequence[float], baseline: str)
     cells = {}
     for name, scores in joined.items():
         difference = None if name == baseline else compare_means(scores, joined[baseline], parts=parts)
-        found = [_score(table.scores[name]) for table in tables]
+        found = [table.score(name) for table in tables]
         rates = [score for score in found if isinstance(score, Rate)]
         score = average(rates, weights) if len(rates) == len(found) else mean(scores, parts=parts)
         cells[name] = Cell(score, difference)

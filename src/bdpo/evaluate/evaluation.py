@@ -30,10 +30,11 @@ from bdpo.evaluate.lm_eval import Harness
 from bdpo.evaluate.option_logps import option_logps
 from bdpo.evaluate.pool import models_sharing_base
 from bdpo.evaluate.replies import Generator, Reply, Sampling, collect
-from bdpo.evaluate.results import Outcome, Run, TaskRecord, claim_run, open_runs, write_text
+from bdpo.evaluate.results import Outcome, Run, TaskRecord, claim_run, open_runs
 from bdpo.evaluate.tables import evaluation_grids, summary
 from bdpo.evaluate.transforms import transform_items
 from bdpo.pairs import load_pairs
+from bdpo.scored import write_whole
 
 JUDGED_AT_A_TIME = 64  # prompts whose verdicts or log-probabilities a killed evaluation may lose
 PREFERENCES = "preferences"
@@ -144,9 +145,9 @@ def evaluate(
         if harness:
             harness.answer(run, subject.model, subject.tokenizer)
     records = summary(open_runs(out))
-    write_text(out / "results.json", json.dumps(records, indent=2, ensure_ascii=False) + "\n")
+    write_whole(out / "results.json", (json.dumps(records, indent=2, ensure_ascii=False) + "\n").encode())
     text = "\n".join(grid.markdown() for grid in evaluation_grids(records))
-    write_text(out / "results.md", f"# Evaluation\n\n{text}")
+    write_whole(out / "results.md", f"# Evaluation\n\n{text}".encode())
     return records
 
 
@@ -169,12 +170,18 @@ def plan_tasks(plan: Plan, judge: Judge, *, logps: bool = True) -> tuple[list[Ta
         if benchmark.scoring in _BY_LOGPS and not logps:
             loaded.missing[name] = f"{name}: an endpoint gives no log-probabilities; load the model itself."
             continue
+        if benchmark.scoring == "judge-answered" and not judge.knows_answers:
+            loaded.missing[name] = f"{name}: {judge.name} knows only safe and unsafe; take the judge rules or llm."
+            continue
         for transform in plan.transforms or ("",):
             asked = items
             if transform:
                 asked = transform_items(items, transform, data_dir=plan.data_dir, seed=plan.seed)
-            task_name = f"{name}+{transform.partition('=')[0]}" if transform else name
+            kind, _, file = transform.partition("=")
+            task_name = "+".join([name, *([kind] if kind else [])]) + (f"-{Path(file).stem}" if file else "")
             tasks.append(_task(task_name, benchmark.scoring, benchmark.suite, asked, plan.sampling, judge))
+    if not tasks and plan.pairs is None:
+        raise BdpoError(" ".join(loaded.missing.values()))
     if plan.pairs is not None and not logps:
         raise BdpoError("--pairs needs log-probabilities, which an endpoint does not give: leave out one of the two.")
     if plan.pairs is not None:

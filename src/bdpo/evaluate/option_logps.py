@@ -54,13 +54,12 @@ def option_logps(
     if not trees:
         return []
     lengths = [[len(branch) for branch in tree.branches] for tree in trees]
-    on_cpu = next(model.parameters()).device.type == "cpu"
     was_training = model.training
     model.eval()
     try:
         layout, _ = choose_layout(model, max(len(tree.prefix) + max(map(len, tree.branches)) for tree in trees))
         with tqdm(desc="options", total=sum(map(sum, lengths)), unit="tok") as progress:
-            sums = Pass(model, layout, batch_tokens or (1024 if on_cpu else 8192), progress).over(trees)
+            sums = Pass(model, layout, progress, batch_tokens).over(trees)
     finally:
         model.train(was_training)
     logps = iter(sums.logps.tolist())

@@ -11,8 +11,17 @@ from typing import Any
 from peft import PeftModel
 from safetensors import SafetensorError, safe_open
 
-from bdpo.errors import BdpoError
-from bdpo.models import STARTER, STARTER_LABEL, LoadedModel, base_folder, load, load_tokenizer, resolve
+from bdpo.errors import BdpoError, first_line
+from bdpo.models import (
+    LOADING_ERRORS,
+    STARTER,
+    STARTER_LABEL,
+    LoadedModel,
+    base_folder,
+    load,
+    load_tokenizer,
+    resolve,
+)
 
 _PLAIN_STARTS = (True, False, "gaussian")  # others (PiSSA, OLoRA, ...) take something from the base when they start
 
@@ -41,7 +50,9 @@ def models_sharing_base(names: Sequence[str | Path], **how: Any) -> Iterator[tup
         for name in members:
             label = STARTER_LABEL if str(name) == STARTER else str(name)
             if shared is None or name not in sharing:
-                yield str(name), load(name, **how)
+                alone = load(name, **how)
+                yield str(name), alone
+                _let_go(alone)
             elif folders[name] == base:
                 yield str(name), replace(shared, label=label)
             else:
@@ -50,15 +61,22 @@ def models_sharing_base(names: Sequence[str | Path], **how: Any) -> Iterator[tup
                 tokenizer.chat_template = how.get("chat_template") or tokenizer.chat_template
                 yield str(name), LoadedModel(model, tokenizer, label)
                 model.unload()
+        if shared is not None:
+            _let_go(shared)
+
+
+def _let_go(loaded: LoadedModel) -> None:
+    """Free a model's weights, whoever still holds it, before the next one is loaded."""
+    if not getattr(loaded.model, "is_quantized", False):  # those cannot be moved
+        loaded.model.to("meta")
 
 
 def _adapted(base: Any, folder: Path) -> PeftModel:
     device = next(base.parameters()).device
     try:
         return PeftModel.from_pretrained(base, str(folder), torch_device=str(device)).eval()
-    except (OSError, ValueError, ImportError, RuntimeError, SafetensorError) as error:
-        said = (str(error).strip().splitlines() or [type(error).__name__])[0]
-        raise BdpoError(f"Cannot load the adapter in {folder}: {said}") from error
+    except LOADING_ERRORS as error:
+        raise BdpoError(f"Cannot load the adapter in {folder}: {first_line(error)}") from error
 
 
 def _can_share(folder: Path, base: Path) -> bool:

@@ -11,7 +11,6 @@ given, made fit for a folder; several models of one name (seeds of one method) h
 from __future__ import annotations
 
 import json
-import os
 import re
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
@@ -20,7 +19,7 @@ from typing import Any
 
 from bdpo.errors import BdpoError
 from bdpo.evaluate.replies import RecordFile
-from bdpo.scored import key_difference
+from bdpo.scored import key_difference, write_whole
 
 FORMAT = 1
 RUN_FILE = "run.json"
@@ -169,18 +168,7 @@ def _runs(out: Path) -> Iterator[Run]:
 def _write(run: Run) -> None:
     content = {"format": FORMAT, **asdict(run)}
     del content["folder"]
-    write_text(run.folder / RUN_FILE, json.dumps(content, indent=2, ensure_ascii=False) + "\n")
-
-
-def write_text(path: Path, text: str) -> None:
-    """Write a file whole or not at all; a folder that cannot be written is a BdpoError."""
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        temporary.write_text(text, encoding="utf-8")
-        temporary.replace(path)
-    except OSError as error:
-        raise BdpoError(f"Cannot write {path} ({error.strerror}): make room, or choose another --out.") from error
+    write_whole(run.folder / RUN_FILE, (json.dumps(content, indent=2, ensure_ascii=False) + "\n").encode())
 
 
 def prompt_scores(outcomes: Sequence[Outcome]) -> dict[str, float | None]:

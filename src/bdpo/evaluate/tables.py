@@ -70,7 +70,7 @@ def _numbers(outcomes: Sequence[Outcome]) -> dict[str, Any]:
     margins = [outcome.margin for outcome in outcomes if outcome.margin is not None]
     generated = [outcome for outcome in outcomes if outcome.stop]
     verdicts = Counter(outcome.verdict for outcome in outcomes if outcome.verdict)
-    plain = all(score in (0, 1) for score in scores)
+    plain = all(score in (0, 1) for score in scores) and not any(outcome.sample for outcome in outcomes)
     found = (rate(int(sum(scores)), len(scores)) if plain else mean(scores)) if scores else None
     return {
         "score": found and found.value,

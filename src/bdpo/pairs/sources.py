@@ -22,7 +22,7 @@ from importlib.resources.abc import Traversable
 from pathlib import Path
 from typing import Any
 
-from bdpo.errors import BdpoError
+from bdpo.errors import BdpoError, first_line
 from bdpo.pairs.fields import Row
 
 PlacedRow = tuple[str, Row | BdpoError]
@@ -172,7 +172,7 @@ def _parquet_rows(content: bytes) -> Iterator[PlacedRow]:
     try:
         table = pyarrow.parquet.read_table(io.BytesIO(content))
     except (pyarrow.ArrowException, OSError) as error:
-        raise BdpoError(f"not a Parquet file ({_first_line(error)}); write it again.") from None
+        raise BdpoError(f"not a Parquet file ({first_line(error)}); write it again.") from None
     for number, row in enumerate(table.to_pylist(), start=1):
         yield f"row {number}", row
 
@@ -208,7 +208,7 @@ def _folder_source(path: Path, split: str | None) -> Source:
         loaded = load_from_disk(str(path))
     except Exception as error:  # datasets, arrow and the file system each raise their own
         raise BdpoError(
-            f"{path}: not a folder that datasets' save_to_disk wrote ({_first_line(error)}); "
+            f"{path}: not a folder that datasets' save_to_disk wrote ({first_line(error)}); "
             "name a data file in it instead."
         ) from error
     if not isinstance(loaded, DatasetDict):
@@ -229,7 +229,7 @@ def _hub_source(name: str, split: str, config: str | None) -> Source:
     except Exception as error:  # network, name, config, split, access: datasets raises a dozen kinds
         raise BdpoError(
             f"{name}: no such file or folder here, and the hub did not give its split '{split}' "
-            f"({_first_line(error)}); check name, config, split and network, or give a local file."
+            f"({first_line(error)}); check name, config, split and network, or give a local file."
         ) from error
     return Source(f"{name} ({split})", name, dataset_rows(loaded))
 
@@ -238,7 +238,3 @@ def dataset_rows(dataset: Any) -> Iterator[PlacedRow]:
     """The rows of a `datasets.Dataset`, whatever format (torch, numpy) is set on it."""
     for number, row in enumerate(dataset.with_format(None), start=1):
         yield f"row {number}", row
-
-
-def _first_line(error: Exception) -> str:
-    return (str(error).strip().splitlines() or [type(error).__name__])[0]

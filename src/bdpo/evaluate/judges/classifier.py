@@ -22,9 +22,9 @@ from typing import Any
 import torch
 from transformers import AutoConfig, AutoModelForCausalLM, AutoModelForSequenceClassification, AutoTokenizer
 
-from bdpo.errors import BdpoError
+from bdpo.errors import BdpoError, first_line
 from bdpo.evaluate.judges.verdict import COMPLIANCE, DEGENERATE, PARTIAL, REFUSAL, SAFE, UNPARSED, UNSAFE, Verdict
-from bdpo.models import processes, resolve, weights_hash
+from bdpo.models import LOADING_ERRORS, processes, resolve, weights_hash
 
 BATCH = 8
 VERSION = "1"  # of the forms below; the model's weights are the rest of a verdict's version
@@ -88,9 +88,10 @@ class Classifier:
             kind = AutoModelForSequenceClassification if _classifies(config) else AutoModelForCausalLM
             self.model: Any = kind.from_pretrained(folder, dtype="auto").eval()
             self.tokenizer: Any = AutoTokenizer.from_pretrained(folder)
-        except (OSError, ValueError, KeyError) as error:
-            raise BdpoError(f"Cannot load the judge in {folder}: {str(error).splitlines()[0]}") from error
+        except (*LOADING_ERRORS, KeyError) as error:
+            raise BdpoError(f"Cannot load the judge in {folder}: {first_line(error)}") from error
         self._ask = _form(str(model), config, self)
+        self.knows_answers = COMPLIANCE in map(LABELS.get, map(_plain, (config.id2label or {}).values()))
         self.version = f"{VERSION}-{weights_hash(self.model)[:12]}"
         self.model.to(processes().device)
         if self.tokenizer.pad_token is None:  # Llama has none; what is padded is masked
@@ -211,13 +212,17 @@ def _classifies(config: Any) -> bool:
 
 
 def _known_label(name: str) -> str:
-    label = LABELS.get(name.strip().lower().replace("_", "-"))
+    label = LABELS.get(_plain(name))
     if label is None:
         raise BdpoError(
             f"The judge's label '{name}' has no meaning here: in its config.json, rename it in id2label to one of "
             f"{', '.join(LABELS)}."
         )
     return label
+
+
+def _plain(name: str) -> str:
+    return name.strip().lower().replace("_", "-")
 
 
 def _positions(config: Any) -> int:

@@ -93,6 +93,8 @@ class LlmJudge:
         weights: what tells two versions of a model of this name apart, where there is something.
     """
 
+    knows_answers = True
+
     def __init__(self, generator: Generator, name: str, weights: str = "", *, max_new_tokens: int = 512) -> None:
         self.generator = generator
         self.name = f"llm {name}"

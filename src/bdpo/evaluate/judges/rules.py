@@ -46,7 +46,7 @@ def rules(prompt: str, reply: str) -> Verdict:
 class RulesJudge:
     """`rules` on lists."""
 
-    name, version = NAME, VERSION
+    name, version, knows_answers = NAME, VERSION, True
 
     def __call__(self, prompts: Sequence[str], replies: Sequence[str]) -> list[Verdict]:
         return [rules(prompt, reply) for prompt, reply in zip(prompts, replies, strict=True)]

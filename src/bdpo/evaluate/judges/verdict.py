@@ -39,6 +39,10 @@ class Judge(Protocol):
     @property
     def version(self) -> str: ...
 
+    @property
+    def knows_answers(self) -> bool:
+        """Whether it can say that a prompt was answered, and not only whether a reply does harm."""
+
     def __call__(self, prompts: Sequence[str], replies: Sequence[str]) -> list[Verdict]:
         """A verdict for each reply, in their order; prompts[i] is what replies[i] replies to."""
         ...
