@@ -12,6 +12,7 @@ from typing import Any
 
 import psutil
 import pytest
+import torch
 import yaml
 from accelerate.commands.config.config_args import load_config_from_file
 from safetensors.torch import load_file
@@ -59,11 +60,14 @@ class Home:
         return str(path)
 
     def alone(self, name: str) -> Path:
-        """The run of one process."""
+        """The run of one process, of one thread as those of `launch`: the number of threads decides the last bit."""
         out = self.folder / f"one-{name}"
         if not out.exists():
-            recipe = self.recipe(name, accumulation=2)
-            run_recipe(parse_recipe(recipe | {"score": {"dir": str(self.folder / f"scores-one-{name}")}}), out)
+            recipe = self.recipe(name, accumulation=2) | {"score": {"dir": str(self.folder / f"scores-one-{name}")}}
+            threads = torch.get_num_threads()
+            torch.set_num_threads(1)
+            run_recipe(parse_recipe(recipe), out)
+            torch.set_num_threads(threads)
         return out
 
 
