@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 import sys
-import time
 import warnings
 from functools import partial
 from pathlib import Path
@@ -16,7 +15,6 @@ import typer
 from bdpo.cli_evaluate import evaluate_app
 from bdpo.errors import BdpoError
 
-_HEAD_START = 5  # seconds: where all processes fail alike, the first says so and its launcher ends the others
 _EPILOG = "Errors are one sentence and exit code 2; add --debug anywhere for the traceback."
 app = typer.Typer(
     help="Balanced DPO for the safety alignment of chat models: check data, measure, train, evaluate, compare.",
@@ -237,7 +235,19 @@ def _stopped(how: str = "") -> NoReturn:
 
 
 def _fail(sentence: str, code: int = 2) -> NoReturn:
-    if os.environ.get("RANK", "0") != "0":
-        time.sleep(_HEAD_START)
-    print(f"bdpo: {sentence}", file=sys.stderr)
+    if _first_to_say(sentence):
+        print(f"bdpo: {sentence}", file=sys.stderr)
     sys.exit(code)
+
+
+def _first_to_say(sentence: str) -> bool:
+    """Whether no other process of this launch has said it yet: their launcher keeps a store that all of them reach."""
+    if os.environ.get("TORCHELASTIC_USE_AGENT_STORE") != "True":
+        return True
+    from torch.distributed import TCPStore
+
+    try:
+        store = TCPStore(os.environ["MASTER_ADDR"], int(os.environ["MASTER_PORT"]), is_master=False)
+        return store.add(f"bdpo: {sentence}", 1) == 1
+    except RuntimeError:  # the launcher is gone
+        return True
