@@ -102,7 +102,7 @@ def test_the_counts_of_weights_are_those_of_the_trainer(home: Path, adapter: Pat
     assert dry.shape.trainable == sum(p.numel() for p in model.parameters() if p.requires_grad)
     assert dry.shape.parameters == base and (dry.shape.trainable < base / 10) == (kind != "full")
     assert dry.memory == training_memory(
-        dry.shape, weights="float32", compute="float32", checkpointing=False, adapter=kind != "full"
+        dry.shape, weights="float32", compute="float32", checkpointing=False, adapter=kind != "full", cpu=True
     )
 
 
@@ -129,7 +129,7 @@ def test_the_memory_is_that_of_the_dtypes_asked_for(
 ) -> None:
     dry = dry_run(recipe_in(home, model=model, train=train), tmp_path)
     assert dry.memory == training_memory(
-        dry.shape, weights=weights, compute=compute, checkpointing=False, adapter=False
+        dry.shape, weights=weights, compute=compute, checkpointing=False, adapter=False, cpu=True
     )
 
 

@@ -90,6 +90,7 @@ def dry_run(recipe: Recipe, out: Path) -> DryRun:
             compute=cast or dtype,
             checkpointing=bool(args.gradient_checkpointing),
             adapter=hasattr(model, "peft_config"),
+            cpu=args.device.type == "cpu",
         ),
         report=check_pairs(loaded, tokenizer=tokenizer, max_length=recipe.data.max_length),
         out=out,
