@@ -20,6 +20,7 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import random
 import resource
 import statistics
 import subprocess
@@ -261,8 +262,6 @@ def _training(args: argparse.Namespace, folder: str) -> dict[str, Any]:
 
 def _pairs(args: argparse.Namespace) -> list[Any]:
     """Pairs of --data whose lengths are those of the whole, long ones, or pairs of random words with HH's lengths."""
-    import random
-
     from bdpo.pairs import PreferencePair, load_pairs
 
     if args.data not in (None, "long"):
@@ -287,7 +286,6 @@ def _pairs(args: argparse.Namespace) -> list[Any]:
 
 def representative(pairs: list[Any], n: int) -> list[Any]:
     """n pairs at equal steps through the order of length, shuffled (seed 0): a plain draw of 32 strays by a fourth."""
-    import random
 
     def length(pair: Any) -> int:
         return len(str(pair.prompt)) + len(pair.chosen) + len(pair.rejected)

@@ -1,6 +1,7 @@
 """Fixtures that several test files use."""
 
 import gc
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -8,11 +9,12 @@ from typing import Any
 import pytest
 from peft import LoraConfig
 
+from bdpo.cli import main
 from bdpo.score import score
 from bdpo.scored import ScoredData
 from bdpo.train import BDPOConfig, BDPOTrainer
 from plain_dpo import BETA, HELD_OUT, PAIRS, RATE, Make
-from tiny import tiny_model, tiny_tokenizer
+from tiny import Bdpo, tiny_model, tiny_tokenizer
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -57,3 +59,21 @@ def make(tmp_path: Path, scores: ScoredData) -> Make:
         )
 
     return made
+
+
+@pytest.fixture
+def bdpo_(home: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Bdpo:
+    """Run the command in this process, in the test file's own `home`: exit code, stdout, stderr."""
+    monkeypatch.setenv("COLUMNS", "200")
+
+    def run(*arguments: str) -> tuple[int, str, str]:
+        monkeypatch.setattr(sys, "argv", ["bdpo", *arguments])
+        code = 0
+        try:
+            main()
+        except SystemExit as exit:
+            code = exit.code or 0
+        captured = capsys.readouterr()
+        return code, captured.out, captured.err
+
+    return run

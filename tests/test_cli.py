@@ -4,7 +4,7 @@ import json
 import os
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -15,13 +15,11 @@ from peft import AutoPeftModelForCausalLM
 from transformers import AutoModelForCausalLM
 
 import bdpo.run
-from bdpo.cli import app, main
+from bdpo.cli import app
 from bdpo.errors import BdpoError
 from bdpo.pairs import write_pairs
 from bdpo.scored import open_scores
-from tiny import make_pairs, tiny_model, tiny_tokenizer
-
-Bdpo = Callable[..., tuple[int, str, str]]
+from tiny import Bdpo, make_pairs, tiny_model, tiny_tokenizer
 
 
 @pytest.fixture(scope="module")
@@ -49,24 +47,6 @@ train: {use_cpu: true, disable_tqdm: true, per_device_train_batch_size: 4, learn
         save_steps: 1, lr_scheduler_type: constant}
 peft: {r: 4, target_modules: [q_proj]}
 """
-
-
-@pytest.fixture
-def bdpo_(home: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Bdpo:
-    """Run the command in this process: exit code, stdout, stderr."""
-    monkeypatch.setenv("COLUMNS", "200")
-
-    def run(*arguments: str) -> tuple[int, str, str]:
-        monkeypatch.setattr(sys, "argv", ["bdpo", *arguments])
-        code = 0
-        try:
-            main()
-        except SystemExit as exit:
-            code = exit.code or 0
-        captured = capsys.readouterr()
-        return code, captured.out, captured.err
-
-    return run
 
 
 def commands() -> dict[str, Any]:

@@ -1,19 +1,16 @@
 """The commands of stage 3 in this process: evaluate, compare, judge-agreement, and a recipe that evaluates."""
 
 import json
-import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-from bdpo.cli import main
 from bdpo.evaluate.judges.rules import rules
 from bdpo.evaluate.results import open_runs
 from bdpo.pairs import write_pairs
-from tiny import make_pairs, tiny_model, tiny_tokenizer
+from tiny import Bdpo, make_pairs, tiny_model, tiny_tokenizer
 
-Bdpo = Callable[..., tuple[int, str, str]]
 ASK = ("--limit", "3", "--max-new-tokens", "4", "--suite")
 
 
@@ -31,24 +28,6 @@ def home(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
         patch.delenv("BDPO_DATA_DIR", raising=False)
         patch.chdir(home)
         yield home
-
-
-@pytest.fixture
-def bdpo_(home: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Bdpo:
-    """Run the command in this process: exit code, stdout, stderr."""
-    monkeypatch.setenv("COLUMNS", "200")
-
-    def run(*arguments: str) -> tuple[int, str, str]:
-        monkeypatch.setattr(sys, "argv", ["bdpo", *arguments])
-        code = 0
-        try:
-            main()
-        except SystemExit as exit:
-            code = exit.code or 0
-        captured = capsys.readouterr()
-        return code, captured.out, captured.err
-
-    return run
 
 
 def test_evaluate_then_compare(bdpo_: Bdpo, home: Path) -> None:

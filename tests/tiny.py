@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 import warnings
+from collections.abc import Callable
 from functools import lru_cache
 from typing import Any
 
@@ -18,6 +19,7 @@ CHATML = (
     "{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
 )
 VOCABULARY = 320
+Bdpo = Callable[..., tuple[int, str, str]]  # what the fixture `bdpo_` is
 
 _DECODER = {
     "vocab_size": VOCABULARY,

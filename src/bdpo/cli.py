@@ -12,13 +12,12 @@ from typing import Annotated, NoReturn
 
 import typer
 
-from bdpo.cli_evaluate import evaluate_app
+from bdpo.cli_evaluate import EPILOG, evaluate_app
 from bdpo.errors import BdpoError
 
-_EPILOG = "Errors are one sentence and exit code 2; add --debug anywhere for the traceback."
 app = typer.Typer(
     help="Balanced DPO for the safety alignment of chat models: check data, measure, train, evaluate, compare.",
-    epilog=_EPILOG,
+    epilog=EPILOG,
     no_args_is_help=True,
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
@@ -42,7 +41,7 @@ Overrides = Annotated[list[str] | None, typer.Option("--set", help="section.key=
 MaxLength = Annotated[int, typer.Option(help="Longest prompt + longer reply, in tokens.")]
 
 
-@data_app.command("check", epilog=_EPILOG)
+@data_app.command("check", epilog=EPILOG)
 def data_check(
     data: Annotated[str, typer.Argument(help=_DATA)],
     against: Annotated[
@@ -88,7 +87,7 @@ def data_check(
     raise typer.Exit(1 if report.has_errors else 0)
 
 
-@app.command(epilog=_EPILOG)
+@app.command(epilog=EPILOG)
 def score(
     out: Annotated[Path, typer.Option(help="Folder for the scored data set; run again to go on after a stop.")],
     model: Annotated[str | None, typer.Option(help=_MODEL)] = None,
@@ -126,7 +125,7 @@ def score(
          f"--set score.dir={out}")  # fmt: skip
 
 
-@app.command(epilog=_EPILOG)
+@app.command(epilog=EPILOG)
 def train(
     config: Recipe = None,
     set_: Overrides = None,
@@ -176,7 +175,7 @@ def train(
             )
 
 
-@app.command(epilog=_EPILOG)
+@app.command(epilog=EPILOG)
 def merge(
     run: Annotated[Path, typer.Argument(help="A run's folder, or any PEFT adapter folder.")],
     out: Annotated[Path, typer.Option(help="Folder for the plain weights; must not exist or be empty.")],
@@ -189,7 +188,7 @@ def merge(
     print(f"Merged weights and tokenizer: {out}")
 
 
-@app.command(epilog=_EPILOG)
+@app.command(epilog=EPILOG)
 def demo(
     out: Annotated[
         Path, typer.Option(help="Folder of the demo run; a new one is made beside it if it is taken.")

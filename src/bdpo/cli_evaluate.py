@@ -9,7 +9,7 @@ from typing import Annotated
 
 import typer
 
-_EPILOG = "Errors are one sentence and exit code 2; add --debug anywhere for the traceback."
+EPILOG = "Errors are one sentence and exit code 2; add --debug anywhere for the traceback."
 evaluate_app = typer.Typer()
 
 
@@ -26,7 +26,7 @@ JudgeModel = Annotated[str | None, typer.Option(help="Model of the classifier or
 JudgeEndpoint = Annotated[str | None, typer.Option(help="OpenAI-compatible URL at which the llm judge answers.")]
 
 
-@evaluate_app.command(epilog=_EPILOG)
+@evaluate_app.command(epilog=EPILOG)
 def evaluate(
     models: Annotated[
         list[str],
@@ -105,7 +105,7 @@ def evaluate(
     console.print(f"Results: {out}. Next: bdpo compare {out}", highlight=False, soft_wrap=True)
 
 
-@evaluate_app.command(epilog=_EPILOG)
+@evaluate_app.command(epilog=EPILOG)
 def compare(
     folders: Annotated[list[Path], typer.Argument(metavar="DIR...", help="Folders of bdpo evaluate.")],
     baseline: Annotated[str | None, typer.Option(help="NAME that the others are compared with; the first one.")] = None,
@@ -135,7 +135,7 @@ def compare(
     console.print(f"Written: {out / 'compare.json'} and compare.md.", highlight=False, soft_wrap=True)
 
 
-@evaluate_app.command("judge-agreement", epilog=_EPILOG)
+@evaluate_app.command("judge-agreement", epilog=EPILOG)
 def judge_agreement(
     file: Annotated[Path, typer.Argument(help="Labelled replies: a CSV, JSONL or Parquet with prompt, reply, label.")],
     judge: Judge = JudgeName.RULES,

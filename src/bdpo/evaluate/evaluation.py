@@ -178,7 +178,7 @@ def plan_tasks(plan: Plan, judge: Judge, *, logps: bool = True) -> tuple[list[Ta
             if transform:
                 asked = transform_items(items, transform, data_dir=plan.data_dir, seed=plan.seed)
             kind, _, file = transform.partition("=")
-            task_name = "+".join([name, *([kind] if kind else [])]) + (f"-{Path(file).stem}" if file else "")
+            task_name = name + (f"+{kind}" if kind else "") + (f"-{Path(file).stem}" if file else "")
             tasks.append(_task(task_name, benchmark.scoring, benchmark.suite, asked, plan.sampling, judge))
     if not tasks and plan.pairs is None:
         raise BdpoError(" ".join(loaded.missing.values()))
@@ -193,8 +193,8 @@ def plan_tasks(plan: Plan, judge: Judge, *, logps: bool = True) -> tuple[list[Ta
 def _task(name: str, scoring: Scoring, suite: str, items: list[Item], sampling: Sampling, judge: Judge) -> Task:
     judged = scoring.startswith("judge")
     settings: dict[str, Any] = {"prompts": f"{len(items)} ({_digest(items)})"}
-    graded = scoring == "string-match" and isinstance(judge, LlmJudge)
-    settings["judge"] = f"{judge.name} {judge.version}" if judged or graded else _SCORED_BY[scoring]
+    asked = judged or _grader(scoring, judge) is not None
+    settings["judge"] = f"{judge.name} {judge.version}" if asked else _SCORED_BY[scoring]
     if scoring not in _BY_LOGPS:
         settings |= sampling.key | {"samples": sampling.samples}
     measure = SCORINGS[scoring]
@@ -204,6 +204,11 @@ def _task(name: str, scoring: Scoring, suite: str, items: list[Item], sampling: 
         measure = "pairs whose chosen reply has the higher log-probability"
     samples = 1 if scoring in _BY_LOGPS else sampling.samples
     return Task(name, scoring, items, sampling, TaskRecord(suite, measure, len(items) * samples, settings))
+
+
+def _grader(scoring: Scoring, judge: Judge) -> LlmJudge | None:
+    """The judge, where it checks answers against the reference in place of matching strings."""
+    return judge if scoring == "string-match" and isinstance(judge, LlmJudge) else None
 
 
 _SCORED_BY: dict[Scoring, str] = {
@@ -277,9 +282,9 @@ def judged(task: Task, replies: Mapping[str, Sequence[Reply]], judge: Judge) -> 
         given = judge([item.request for item, _ in pairs], [reply.text for _, reply in pairs])
         scores = [None if verdict.label == UNPARSED else float(counts(verdict)) for verdict in given]
         verdicts = list(given)
-    elif task.scoring == "string-match" and isinstance(judge, LlmJudge):
+    elif grader := _grader(task.scoring, judge):
         requests, answers = ([getattr(item, part) for item, _ in pairs] for part in ("request", "answer"))
-        graded = judge.right(requests, [reply.text for _, reply in pairs], answers)
+        graded = grader.right(requests, [reply.text for _, reply in pairs], answers)
         scores = [None if right is None else float(right) for right in graded]
     else:
         right = same_number if task.scoring == "exact" else contains_answer
