@@ -21,7 +21,7 @@ def test_a_pair_by_hand_shared():
     batch = lay_out([PAIR])
     assert batch.input_ids.tolist() == [[7, 8, 9, 1, 2, 3, 4, 5]]
     assert batch.position_ids.tolist() == [[0, 1, 2, 3, 4, 3, 4, 5]]
-    assert batch.branch.tolist() == [[0, 0, 0, 1, 1, 2, 2, 2]]
+    assert batch.block.tolist() == [[1, 1, 1, 2, 2, 3, 3, 3]] and batch.parent.tolist() == [0, 0, 1, 1]
     assert attention_mask(batch).int().tolist() == [
         [
             [
@@ -59,15 +59,42 @@ def test_the_pad_id_may_be_a_token_of_the_reply():
     assert attention_mask(batch).tolist() == [[1, 1, 1, 1], [1, 1, 0, 0]]
 
 
+SYSTEM = list(range(100, 110))  # ten tokens, enough to be shared
+
+
+@pytest.mark.parametrize("layout", ["packed", "shared"])
+def test_what_prefixes_begin_with_alike_is_laid_out_once(layout, monkeypatch):
+    monkeypatch.setattr(layouts, "_ATTENTION_TOKENS", 10**9)  # one row
+    trees = [Tree([*SYSTEM, 1, 2], [[3], [4, 5]]), Tree(SYSTEM, [[6, 7]]), Tree([*SYSTEM, 1, 8], [[9]])]
+    batch = lay_out(trees, layout=layout)
+    row = batch.input_ids[0].tolist()
+    assert row[:10] == SYSTEM and sorted(row[10:]) == sorted([1, 2, 3, 4, 5, 6, 7, 1, 8, 9])
+    assert batch.lengths.tolist() == [1, 2, 2, 1] and batch.targets.tolist() == [3, 4, 5, 6, 7, 9]
+    if layout == "packed":
+        assert row[10:] == [1, 2, 3, 4, 5, 6, 7, 1, 8, 9]
+        assert batch.position_ids[0, 10:].tolist() == [10, 11, 12, 12, 13, 10, 11, 10, 11, 12]
+        assert block_table(batch).tolist() == [[10, -1], [2, 0], [1, 1], [2, 1], [2, 0], [2, 0], [1, 5]]
+        assert batch.heads.tolist() == [9, 11, 13, 15, 18]  # the whole of the second prefix is shared: column 9
+
+
+def test_seven_tokens_alike_are_not_worth_a_block():
+    trees = [Tree([*SYSTEM[:7], 1], [[3]]), Tree([*SYSTEM[:7], 2], [[4]])]
+    assert block_table(lay_out(trees, layout="packed")).tolist() == [[8, -1], [1, 0], [8, -1], [1, 2]]
+
+
 def _random_trees(seed):
-    """Trees whose tokens are all different, so that a token names its place."""
+    """Trees whose tokens are all different, but for what half of the lists of trees begin with, so a token has a place."""
     draw = random.Random(seed)
-    fresh = iter(range(1, 10_000))
+    fresh = iter(range(1000, 10_000))
+    system = SYSTEM if seed % 2 else []
 
     def ids():
         return [next(fresh) for _ in range(draw.randint(1, 9))]
 
-    return [Tree(ids(), [ids() for _ in range(draw.randint(1, 4))]) for _ in range(draw.randint(1, 7))]
+    return [
+        Tree(system + ids()[1 if system else 0 :], [ids() for _ in range(draw.randint(1, 4))])
+        for _ in range(draw.randint(1, 7))
+    ]
 
 
 @pytest.mark.parametrize("dear_tokens", [1, 50, 10**9])  # rows as long as the longest tree, in between, one row
@@ -95,19 +122,21 @@ def test_each_reply_token_is_predicted_from_its_prefix_and_its_own_earlier_token
             assert batch.position_ids[row, seen].tolist() == list(range(len(prefix) + t))
             n += 1
     assert n == len(batch.targets) and len(batch.heads.unique()) == len(batch.heads)
-    assert mask.any(-1).sum() >= (batch.tree > 0).sum()  # every token sees at least itself
+    assert mask.any(-1).sum() >= (batch.block > 0).sum()  # every token sees at least itself
 
 
 @pytest.mark.parametrize("seed", range(20))
 def test_the_blocks_of_a_packed_row_say_what_its_mask_says(seed):
     batch = lay_out(_random_trees(seed), layout="packed")
-    lengths, prefixes = block_table(batch).T.tolist()
+    lengths, parents = block_table(batch).T.tolist()
     starts = [sum(lengths[:i]) for i in range(len(lengths))]
     visible = torch.zeros(sum(lengths), sum(lengths), dtype=torch.bool)
-    for start, length, prefix in zip(starts, lengths, prefixes, strict=True):
+    for start, length, parent in zip(starts, lengths, parents, strict=True):
         own = slice(start, start + length)
-        visible[own, starts[prefix] : starts[prefix] + lengths[prefix]] = True
         visible[own, own] = torch.ones(length, length).tril().bool()
+        while parent >= 0:
+            visible[own, starts[parent] : starts[parent] + lengths[parent]] = True
+            parent = parents[parent]
     assert torch.equal(visible, attention_mask(batch)[0, 0])
 
 

@@ -19,14 +19,15 @@ KNOWN = ("llama", "qwen2", "mistral", "gemma", "gpt2")
 WRAPPINGS = ("plain", "lora", "checkpointed", "lora+checkpointed")
 
 
-def _trees(shapes, seed=0):
-    """Random trees: (tokens of the prefix, tokens of each branch)."""
+def _trees(shapes, seed=0, system=0):
+    """Random trees that begin alike with `system` tokens: (further tokens of the prefix, tokens of each branch)."""
     generator = torch.Generator().manual_seed(seed)
 
     def ids(n):
         return torch.randint(1, 320, (n,), generator=generator).tolist()
 
-    return [Tree(ids(prefix), [ids(branch) for branch in branches]) for prefix, branches in shapes]
+    alike = ids(system)
+    return [Tree(alike + ids(prefix), [ids(branch) for branch in branches]) for prefix, branches in shapes]
 
 
 TREES = _trees([(5, (3, 7)), (9, (12, 4)), (3, (2, 2)), (1, (1, 6, 3))])
@@ -84,6 +85,21 @@ def test_every_layout_equals_one_plain_forward_per_sequence(architecture, attent
         torch.testing.assert_close(found.logps, expected, atol=1e-4, rtol=0)
         torch.testing.assert_close(found.entropies, expected_entropies, atol=1e-4, rtol=0)
         torch.testing.assert_close(_gradients(model, found.logps), expected_gradients, atol=2e-3, rtol=1e-4)
+
+
+@pytest.mark.parametrize("wrapping", WRAPPINGS)
+@pytest.mark.parametrize("layout", ["packed", "shared"])
+def test_a_system_prompt_laid_out_once_changes_nothing(layout, wrapping):
+    model = _wrapped(tiny_model(), wrapping)
+    trees = _trees([(5, (3, 7)), (0, (12, 4)), (3, (2, 2))], system=20)  # the second prompt has nothing else
+    expected, expected_entropies = slow_logps(model, trees)
+    expected_gradients = _gradients(model, expected)
+    batch = lay_out(trees, layout=layout)
+    assert batch.input_ids.shape == (1, 58)  # not 98
+    found = branch_logps(model, batch, entropy=True)
+    torch.testing.assert_close(found.logps, expected, atol=1e-4, rtol=0)
+    torch.testing.assert_close(found.entropies, expected_entropies, atol=1e-4, rtol=0)
+    torch.testing.assert_close(_gradients(model, found.logps), expected_gradients, atol=2e-3, rtol=1e-4)
 
 
 @pytest.mark.parametrize("attention", ["sdpa", "eager"])
@@ -261,7 +277,7 @@ def test_attention_that_takes_no_mask_gives_padded_without_its_kernel():
 def test_flex_attention_gives_the_same_forward_pass_on_packed_rows():
     """Forward alone: on a CPU FlexAttention has no backward pass (torch 2.13)."""
     model = tiny_model(attn_implementation="flex_attention")
-    trees = _trees([(150, (70, 80)), (40, (120, 20, 9))], seed=2)  # 489 tokens: several tiles, some of them empty
+    trees = _trees([(140, (70, 80)), (30, (120, 20, 9))], seed=2, system=10)  # several tiles, some of them empty
     assert choose_layout(model, 230) == ("packed", "llama under flex_attention")
     found = branch_logps(model, lay_out(trees, layout="packed")).logps
     torch.testing.assert_close(found, slow_logps(tiny_model(), trees)[0], atol=1e-4, rtol=0)

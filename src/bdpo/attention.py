@@ -1,8 +1,8 @@
 """Attention over a packed row, block by block: a block of queries meets the keys that it may see, and few others.
 
 A dense mask makes the kernel compare every token of the row with every other and throw most of it away, and the row's
-square sits in memory. Here the prefix attends to itself, causally, and each branch to its prefix and itself, so that
-the cost is that of the trees one by one, however many share the row.
+square sits in memory. Here each block attends to itself, causally, and to the blocks that it continues, so that the
+cost is that of the trees one by one, however many share the row.
 
 On a GPU FlexAttention does so, by its block mask (`flex_mask`); here is the same for `sdpa` on a CPU.
 
@@ -21,6 +21,8 @@ from torch.nn.functional import scaled_dot_product_attention
 from transformers import AttentionInterface
 from transformers.integrations.sdpa_attention import sdpa_attention_forward
 
+from bdpo.layout import ancestry
+
 _UNKNOWN_HERE = ("softcap", "position_bias", "s_aux")  # what some models ask of attention beside scores and mask
 
 
@@ -33,23 +35,23 @@ def block_attention(
         query: (1, H, L, D).
         key, value: (1, K, L, D) with H a multiple of K (grouped queries).
         blocks: (S, 2) int64 as `layout.block_table` makes it, on the CPU: length of each block of the row, and
-            which block is its prefix (its own number for a prefix).
+            which block it continues, or -1.
 
     Returns:
         (1, L, H, D).
     """
-    lengths, prefixes = blocks.T.tolist()
+    lengths, parents = blocks.T.tolist()
     groups = query.shape[1] // key.shape[1]
     # the heads of keys become the batch, so that a group's queries share them without a copy
     queries = query[0].unflatten(0, (-1, groups)).split(lengths, dim=2)  # each (K, groups, length, D)
-    keys, values = (x[0][:, None].split(lengths, dim=2) for x in (key, value))  # each (K, 1, length, D)
+    keys, values = (list(x[0][:, None].split(lengths, dim=2)) for x in (key, value))  # each (K, 1, length, D)
     outputs = []
-    for i, prefix in enumerate(prefixes):
-        k, v, mask = keys[i], values[i], None
-        if prefix != i:
-            k, v = torch.cat([keys[prefix], k], dim=2), torch.cat([values[prefix], v], dim=2)
-            mask = _from_the_end(lengths[i], lengths[prefix] + lengths[i], query)
-        k, v = (x.expand(-1, groups, -1, -1) for x in (k, v))
+    for i, parent in enumerate(parents):
+        mask = None
+        if parent >= 0:  # what the parent sees, it sees too
+            keys[i], values[i] = (torch.cat([seen[parent], seen[i]], dim=2) for seen in (keys, values))
+            mask = _from_the_end(lengths[i], keys[i].shape[2], query)
+        k, v = (seen[i].expand(-1, groups, -1, -1) for seen in (keys, values))
         output = scaled_dot_product_attention(
             queries[i], k, v, attn_mask=mask, is_causal=mask is None, dropout_p=dropout, scale=scaling
         )
@@ -57,22 +59,21 @@ def block_attention(
     return torch.cat(outputs).flatten(1, 2)[None]
 
 
-def flex_mask(tree: Tensor, branch: Tensor) -> BlockMask:
+def flex_mask(block: Tensor, parent: Tensor) -> BlockMask:
     """The block mask of rows for FlexAttention, which skips the tiles in which no token sees another.
 
     Making it looks at the row's square once a batch, for all layers.
 
     Args:
-        tree, branch: (1, L) int64 as in `layout.BranchBatch`, on the model's device.
+        block, parent: (1, L) and (S + 1,) int64 as in `layout.BranchBatch`, on the model's device.
     """
-    length = tree.shape[1]
+    length = block.shape[1]
+    seen = ancestry(parent)
 
     def visible(b: Tensor, h: Tensor, query: Tensor, key: Tensor) -> Tensor:
-        same_tree = tree[0, query] == tree[0, key]
-        same_branch = branch[0, query] == branch[0, key]
-        return same_tree & (same_branch | (branch[0, key] == 0)) & (query >= key)
+        return seen[block[0, query], block[0, key]] & (query >= key)
 
-    return create_block_mask(visible, None, None, length, length, device=tree.device)
+    return create_block_mask(visible, None, None, length, length, device=block.device)
 
 
 def _from_the_end(queries: int, keys: int, like: Tensor) -> Tensor:

@@ -1,16 +1,17 @@
 """A prefix and its branches -> one batch of tensors, and where each response token lies (index arithmetic, pure).
 
 A tree is a prefix with branches that continue it. A pair is one tree, `prompt | chosen | rejected`; for the marginals
-many replies hang on the null prompt. The `shared` layout keeps a tree in one sequence: the prefix is computed once,
-position ids restart after it, and the attention mask hides the branches from one another:
+many replies hang on the null prompt. The `shared` layout keeps a tree in one sequence of blocks: the prefix is computed
+once, position ids restart after it, and a block sees itself and the blocks that it continues, no others:
 
     tokens      p0 p1 p2 | c0 c1 | r0 r1 r2          p0 sees p0            r1 sees p0 p1 p2 r0 r1
     position     0  1  2    3  4    3  4  5          c1 sees p0 p1 p2 c0 c1
-    branch       0  0  0    1  1    2  2  2
+    block        1  1  1    2  2    3  3  3          blocks 2 and 3 continue block 1
 
-Short trees share a row, hidden from one another in the same way, so that little is spent on padding. The `packed`
-layout has all trees in one row, for attention that looks at visible blocks only (`bdpo.attention`) and so does not grow
-with the row. The `padded` layout has one branch a sequence, for models that cannot take such a mask.
+Short trees share a row, so that little is spent on padding. What their prefixes begin with alike, such as a system
+prompt, is then one block that all of them continue: it too is computed once. The `packed` layout has all trees in one
+row, for attention that looks at visible blocks only (`bdpo.attention`) and so does not grow with the row. The `padded`
+layout has one branch a sequence, for models that cannot take such a mask.
 """
 
 from __future__ import annotations
@@ -25,6 +26,8 @@ from torch import Tensor
 
 from bdpo.errors import BdpoError
 
+_DEPTH = 3  # blocks of the longest chain: what a row begins with, the rest of a prefix, a branch
+_ALIKE_TOKENS = 8  # so many tokens must trees begin with alike to be worth a block of attention
 _ATTENTION_TOKENS = 2000  # row length at which attention takes about as long as all else (135M parameters on a CPU)
 
 Layout = Literal["packed", "shared", "padded"]
@@ -51,8 +54,8 @@ class BranchBatch:
 
     input_ids: Tensor  # (B, L) int64
     position_ids: Tensor  # (B, L) int64
-    tree: Tensor  # (B, L) int64, which tree of its row a token belongs to; 0 is padding
-    branch: Tensor  # (B, L) int64, which branch of its tree; 0 is the prefix
+    block: Tensor  # (B, L) int64, which block of the batch (1 .. S) a token belongs to; 0 is padding
+    parent: Tensor  # (S + 1,) int64, the block that a block continues, earlier in its row; 0 is none
     heads: Tensor  # (M,) int64 into the flattened (B * L,) positions: those whose output predicts a response token
     head_of: (
         Tensor  # (N,) int64 into `heads`: what predicts response token n (a prefix's last token serves all branches)
@@ -101,51 +104,62 @@ def lay_out(trees: Sequence[Tree], *, layout: Layout = "shared", pad_id: int = 0
             for i, tree in enumerate(trees)
             for j, branch in enumerate(tree.branches)
         ]
-    length = max(sum(len(tree) for _, tree in row) for row in rows)
-    grid = torch.zeros(4, len(rows), length, dtype=torch.long)  # ids, positions, tree, branch
+    blocks = [_blocks(row) for row in rows]
+    length = max(sum(len(block.ids) for block in row) for row in blocks)
+    grid = torch.zeros(3, len(rows), length, dtype=torch.long)  # ids, positions, blocks
     grid[0] = pad_id
+    parent = [0]
     predictions: list[tuple[int, int, int]] = []  # (branch number, flat position that predicts, token)
-    for r, row in enumerate(rows):
-        at = 0
-        for t, (number, tree) in enumerate(row, start=1):
-            predictions += _place(grid[:, r], at, t, tree, number, offset=r * length)
-            at += len(tree)
+    for r, row_blocks in enumerate(blocks):
+        before = len(parent) - 1
+        predictions += _place(grid[:, r], row_blocks, before, offset=r * length)
+        parent += [0 if block.parent is None else before + 1 + block.parent for block in row_blocks]
     predictions.sort(key=lambda prediction: prediction[0])  # stable: tokens stay in order within a branch
     branch_of, source, targets = torch.tensor(predictions, dtype=torch.long).T
     heads, head_of = torch.unique(source, return_inverse=True)
     lengths = torch.bincount(branch_of, minlength=first_branch[-1])
-    ids, positions, tree_of, branch = grid
+    ids, positions, block = grid
     return BranchBatch(
-        ids, positions, tree_of, branch, heads, head_of, targets.contiguous(), branch_of.contiguous(), lengths, layout
-    )
+        ids, positions, block, torch.tensor(parent), heads, head_of, targets.contiguous(), branch_of.contiguous(),
+        lengths, layout,
+    )  # fmt: skip
+
+
+def ancestry(parent: Tensor) -> Tensor:
+    """Which block sees which: (S + 1, S + 1) bool, itself and those that it continues, directly or not.
+
+    Args:
+        parent: (S + 1,) int64 as in `BranchBatch`.
+
+    >>> ancestry(torch.tensor([0, 0, 1, 2])).int().tolist()
+    [[0, 0, 0, 0], [0, 1, 0, 0], [0, 1, 1, 0], [0, 1, 1, 1]]
+    """
+    own = torch.eye(len(parent), dtype=torch.bool, device=parent.device)
+    own[0, 0] = False
+    seen = own
+    for _ in range(_DEPTH - 1):
+        seen = own | seen[parent]
+    return seen
 
 
 def block_table(batch: BranchBatch) -> Tensor:
-    """The blocks of a `packed` row, in order: (S, 2) int64, the length of each, and which block is its prefix.
-
-    A prefix is its own prefix.
+    """The blocks of a `packed` row, in order: (S, 2) int64, the length of each, and which block it continues, or -1.
 
     >>> block_table(lay_out([Tree([7, 8], [[1, 2], [3]]), Tree([9], [[4]])], layout="packed")).tolist()
-    [[2, 0], [2, 0], [1, 0], [1, 3], [1, 3]]
+    [[2, -1], [2, 0], [1, 0], [1, -1], [1, 3]]
     """
-    tokens = torch.stack([batch.tree[0], batch.branch[0]])
-    (_, branch), lengths = torch.unique_consecutive(tokens, dim=1, return_counts=True)
-    is_prefix = branch == 0
-    prefix = is_prefix.nonzero().flatten()[is_prefix.cumsum(0) - 1]
-    return torch.stack([lengths, prefix], dim=1)
+    return torch.stack([batch.block[0].bincount(), batch.parent - 1], dim=1)[1:]
 
 
 def attention_mask(batch: BranchBatch) -> Tensor:
     """Which token sees which: (B, 1, L, L) bool, True = visible; for `padded` (B, L) int64, 1 = not padding.
 
-    A token sees itself, the earlier tokens of its own branch, and its tree's prefix.
+    A token sees itself, the earlier tokens of its own block, and the blocks that it continues.
     """
     if batch.layout == "padded":
-        return (batch.tree > 0).long()
-    same_tree = batch.tree[:, :, None] == batch.tree[:, None, :]
-    same_branch = batch.branch[:, :, None] == batch.branch[:, None, :]
-    in_prefix = (batch.branch == 0)[:, None, :]
-    return (same_tree & (same_branch | in_prefix)).tril_()[:, None]
+        return (batch.block > 0).long()
+    visible = ancestry(batch.parent)[batch.block[:, :, None], batch.block[:, None, :]]
+    return visible.tril_()[:, None]
 
 
 def bucket(lengths: Sequence[int], budget: int, *, padded: bool = False) -> list[list[int]]:
@@ -191,22 +205,58 @@ def spread(lengths: Sequence[int], count: int) -> list[list[int]]:
     return rows
 
 
-def _place(row: Tensor, at: int, t: int, tree: Tree, number: int, offset: int) -> list[tuple[int, int, int]]:
-    """Write one tree into a row (4, L) from column `at`; return its (branch number, flat position, token) triples."""
-    start, end = at, at + len(tree.prefix)
-    row[0, start:end] = torch.as_tensor(tree.prefix)
-    row[1, start:end] = torch.arange(len(tree.prefix))
-    row[2, start:end] = t
-    last_of_prefix = end - 1
+@dataclass(frozen=True)
+class _Block:
+    """Tokens of a row that see the same blocks before them."""
+
+    ids: Ids
+    parent: int | None  # the block of the row that it continues
+    branch: int | None = None  # number of the branch that it is; None for a prefix
+
+
+def _blocks(row: list[tuple[int, Tree]]) -> list[_Block]:
+    """What the trees of a row begin with alike, then of each tree the rest of its prefix, and its branches."""
+    alike = _alike([tree.prefix for _, tree in row]) if len(row) > 1 else 0
+    blocks = []
+    root = None
+    if alike >= _ALIKE_TOKENS:
+        root = 0
+        blocks.append(_Block(row[0][1].prefix[:alike], parent=None))
+    else:
+        alike = 0
+    for number, tree in row:
+        last = root
+        if len(tree.prefix) > alike:
+            last = len(blocks)
+            blocks.append(_Block(tree.prefix[alike:], parent=root))
+        blocks += [_Block(branch, last, number + b) for b, branch in enumerate(tree.branches)]
+    return blocks
+
+
+def _alike(prefixes: Sequence[Ids]) -> int:
+    """How many tokens all prefixes begin with alike."""
+    shortest = min(prefixes, key=len)
+    return next((i for i, token in enumerate(shortest) if any(p[i] != token for p in prefixes)), len(shortest))
+
+
+def _place(row: Tensor, blocks: list[_Block], before: int, offset: int) -> list[tuple[int, int, int]]:
+    """Write blocks into a row (3, L), numbered after the `before` of other rows.
+
+    Returns the (branch number, flat position, token) triples.
+    """
+    ends: list[tuple[int, int]] = []  # of each block: tokens up to its end, column of its last token
     triples = []
-    for b, branch in enumerate(tree.branches):
-        start, end = end, end + len(branch)
-        row[0, start:end] = torch.as_tensor(branch)
-        row[1, start:end] = torch.arange(len(tree.prefix), len(tree.prefix) + len(branch))
-        row[2, start:end] = t
-        row[3, start:end] = b + 1
-        sources = [last_of_prefix, *range(start, end - 1)]
-        triples += [(number + b, offset + s, int(token)) for s, token in zip(sources, branch, strict=True)]
+    at = 0
+    for i, block in enumerate(blocks, start=1):
+        seen, last = (0, -1) if block.parent is None else ends[block.parent]
+        start, at = at, at + len(block.ids)
+        ends.append((seen + len(block.ids), at - 1))
+        row[0, start:at] = torch.as_tensor(block.ids)
+        row[1, start:at] = torch.arange(seen, seen + len(block.ids))
+        row[2, start:at] = before + i
+        if block.branch is not None:
+            sources = [last, *range(start, at - 1)]
+            triples += [(block.branch, offset + s, int(token)) for s, token in zip(sources, block.ids, strict=True)]
     return triples
 
 

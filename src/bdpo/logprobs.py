@@ -155,7 +155,7 @@ def _mask_for(model: nn.Module, batch: BranchBatch) -> Tensor | BlockMask:
     turn a boolean one into this, and keep it for the backward pass, once a layer.
     """
     if batch.layout == "packed" and _implementation(model) == "flex_attention":
-        return attention.flex_mask(batch.tree, batch.branch)
+        return attention.flex_mask(batch.block, batch.parent)
     if batch.layout == "packed":
         return block_table(batch)[None, None]
     mask = attention_mask(batch)
