@@ -141,13 +141,14 @@ def test_logits_are_made_at_the_predicting_positions_only(layout, monkeypatch):
     model = tiny_model()
     batch = lay_out(TREES, layout=layout)
     shapes = []
-    make_logits = head._logits
     monkeypatch.setattr(head, "CHUNK", 320 * 16)
-    monkeypatch.setattr(head, "_logits", lambda *args: shapes.append(make_logits(*args).shape) or make_logits(*args))
+    monkeypatch.setattr(head, "NARROWEST", 1)
+    monkeypatch.setattr(head, "linear", lambda *args: shapes.append(linear(*args).shape) or linear(*args))
     branch_logps(model, batch)
     tokens = sum(len(branch) for tree in TREES for branch in tree.branches)  # 40
     predicting = tokens if layout == "padded" else tokens - 5  # a prefix's last token serves all of its branches
-    assert shapes == [(16, 320), (16, 320), (predicting - 32, 320)]
+    widths = (128, 128, 64) if layout == "padded" else (146, 146, 28)  # 5,120 logits at a time, of a vocabulary of 320
+    assert shapes == [(predicting, width) for width in widths]
     assert "forward" not in vars(model.lm_head)
 
 
@@ -166,9 +167,10 @@ def test_a_head_with_an_adapter_gives_whole_logits_at_the_predicting_positions(l
 
 
 @pytest.mark.parametrize("trained", ["all", "head alone", "all but the head"])
-@pytest.mark.parametrize("chunk", [1, 320 * 7, 2**24])
-def test_the_gradients_of_a_chunked_head(chunk, trained, monkeypatch):
+@pytest.mark.parametrize("chunk", [320 * 7, 2**24])
+def test_the_gradients_of_a_sliced_head(chunk, trained, monkeypatch):
     monkeypatch.setattr(head, "CHUNK", chunk)
+    monkeypatch.setattr(head, "NARROWEST", 1)
     model = tiny_model(tie_word_embeddings=False)
     model.lm_head.bias = nn.Parameter(torch.linspace(-1, 1, 320))
     for name, parameter in model.named_parameters():
@@ -176,6 +178,29 @@ def test_the_gradients_of_a_chunked_head(chunk, trained, monkeypatch):
     expected = _gradients(model, slow_logps(model, TREES)[0])
     found = _gradients(model, branch_logps(model, lay_out(TREES, layout="packed")).logps)
     torch.testing.assert_close(found, expected, atol=2e-3, rtol=1e-4)
+
+
+@pytest.mark.parametrize("narrowest", [1, 100, 320])
+@torch.no_grad()
+def test_logits_far_apart_overflow_in_no_slice(narrowest, monkeypatch):
+    monkeypatch.setattr(head, "CHUNK", 1)
+    monkeypatch.setattr(head, "NARROWEST", narrowest)
+    weight = torch.linspace(-300, 300, 320)[torch.randperm(320, generator=torch.Generator().manual_seed(0))][:, None]
+    hidden, rows, targets = torch.tensor([[1.0], [-1.0], [0.01]]), torch.tensor([0, 1, 2, 2]), torch.tensor([5, 7, 0, 319])
+    every = (hidden.double() @ weight.double().T).log_softmax(-1)
+    found = head.token_statistics(hidden, weight, None, rows, targets, entropy=True)
+    torch.testing.assert_close(found[:, 0].double(), every[rows, targets], atol=1e-4, rtol=1e-6)
+    torch.testing.assert_close(found[:, 1].double(), -(every.exp() * every).sum(-1)[rows], atol=1e-4, rtol=0)
+
+
+@torch.no_grad()
+def test_scoring_spends_nothing_on_gradients(monkeypatch):
+    model = tiny_model()
+    assert model.lm_head.weight.requires_grad
+    kept = []
+    monkeypatch.setattr(head._SlicedHead, "apply", lambda *args: kept.append(args[-1]) or (torch.zeros(40), torch.zeros(35)))
+    branch_logps(model, lay_out(TREES))
+    assert kept == [False]
 
 
 @torch.no_grad()

@@ -50,7 +50,7 @@ def branch_logps(model: nn.Module, batch: BranchBatch, *, entropy: bool = False)
         "attention_mask": _mask_for(model, batch),
         "use_cache": False,
     }
-    statistics = _through_chunked_head(model, inputs, batch, entropy)  # (N, 2)
+    statistics = _through_sliced_head(model, inputs, batch, entropy)  # (N, 2)
     if statistics is None:
         statistics = _through_whole_head(model, inputs, batch, entropy)
     logps, entropies = statistics.float().T
@@ -171,8 +171,8 @@ def _mask_for(model: nn.Module, batch: BranchBatch) -> Tensor | BlockMask:
 _OUTPUT_IS_LOGITS: WeakKeyDictionary[nn.Module, bool] = WeakKeyDictionary()
 
 
-def _through_chunked_head(model: nn.Module, inputs: dict[str, Any], batch: BranchBatch, entropy: bool) -> Tensor | None:
-    """Log-probability and entropy of each response token (N, 2), from a head that holds no more than a chunk of logits.
+def _through_sliced_head(model: nn.Module, inputs: dict[str, Any], batch: BranchBatch, entropy: bool) -> Tensor | None:
+    """Log-probability and entropy of each response token (N, 2), from a head that holds no more than a slice of logits.
 
     The head's forward is replaced for one call, so that what engines hang on the module runs. None where that cannot
     be: the head is no plain linear layer, or the model changes the logits that come out of it.

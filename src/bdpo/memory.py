@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from bdpo.head import CHUNK
+from bdpo.head import CHUNK, NARROWEST
 
 BYTES = {"float32": 4.0, "bfloat16": 2.0, "float16": 2.0, "4bit": 0.55}  # a weight; 4bit counts its block scales
 PROCESS = 0.7e9  # bytes: Python with torch, transformers and the tokenizer, before any weight
@@ -43,10 +43,10 @@ class Memory:
 
 
 def _head(shape: Shape, compute: str, *, trained: bool) -> float:
-    """A chunk of logits with a copy, and a hidden vector a reply token (`bdpo.head`); a trained head's gradient."""
-    rows = min(shape.replies, max(1, CHUNK // shape.vocabulary))
-    kept = shape.replies * shape.hidden * BYTES[compute]
-    return 12.0 * rows * shape.vocabulary + kept + (4.0 * shape.vocabulary * shape.hidden if trained else 0.0)
+    """A slice of logits with a copy, and a hidden vector a reply token (`bdpo.head`); a trained head's gradient."""
+    logits = min(max(CHUNK, NARROWEST * shape.replies), shape.replies * shape.vocabulary)
+    kept = 4.0 * shape.replies * shape.hidden
+    return 12.0 * logits + kept + (BYTES[compute] * shape.vocabulary * shape.hidden if trained else 0.0)
 
 
 def training_memory(
