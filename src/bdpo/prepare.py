@@ -17,6 +17,7 @@ from transformers.utils import logging
 from bdpo.balance import balance
 from bdpo.batches import ScoredRows, StepSampler, fewest_batches
 from bdpo.errors import BdpoError
+from bdpo.lora import fuse_lora
 from bdpo.models import processes, weights_hash
 from bdpo.pairs import PreferencePair, pairs_from_rows, safedpo_pairs
 from bdpo.score import score
@@ -96,6 +97,7 @@ def policy(model: Any, peft_config: Any | None, args: BDPOConfig) -> Any:
         raise BdpoError("No weight of the model is trainable: give peft_config, or load its adapter as trainable.")
     if args.disable_dropout:
         _disable_dropout(model)
+    fuse_lora(model)
     return model
 
 
