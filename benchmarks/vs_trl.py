@@ -110,6 +110,7 @@ def run_bdpo(args: argparse.Namespace) -> dict[str, Any]:
     from peft import LoraConfig
     from transformers import set_seed
 
+    from bdpo.layout import Tree, lay_out
     from bdpo.score import score
     from bdpo.train import BDPOConfig, BDPOTrainer
 
@@ -129,14 +130,12 @@ def run_bdpo(args: argparse.Namespace) -> dict[str, Any]:
         )
         trainer.train()
         seconds = time.perf_counter() - start
-        rows = scored.rows
-        lengths = [
-            tuple(map(len, ids))
-            for ids in zip(rows["prompt_ids"], rows["chosen_ids"], rows["rejected_ids"], strict=True)
-        ]
+        trees = [Tree(row["prompt_ids"], (row["chosen_ids"], row["rejected_ids"])) for row in scored.rows]
+    steps = [trees[i : i + args.batch_size] for i in range(0, len(trees), args.batch_size)]
+    computed = sum(lay_out(step, layout="packed").input_ids.numel() for step in steps)
     return _result(trainer, args, seconds, reference=scoring) | {
-        "tokens": sum(map(sum, lengths)),
-        "flops": flops(trainer.model, lengths, args.checkpointing),
+        "tokens": sum(map(len, trees)),
+        "flops": flops(trainer.model, trees, computed, args.checkpointing),
         "rate": matmul_rate(trainer.model),
     }
 
@@ -179,12 +178,15 @@ def run_trl(args: argparse.Namespace) -> dict[str, Any]:
 WORKERS = {"bdpo": run_bdpo, "trl": run_trl, "trl-precomputed": run_trl}
 
 
-def flops(model: Any, lengths: list[tuple[int, ...]], checkpointing: bool) -> tuple[float, float]:
+def flops(model: Any, trees: list[Any], computed: int, checkpointing: bool) -> tuple[float, float]:
     """Operations that scoring and that training on these pairs need: (scoring, training).
 
-    Prompt tokens once; the LM head at response positions only; attention over visible tokens. Scoring: a forward pass
-    of the pairs, and of the replies without their prompts. Training: a forward pass, gradients of activations, which
-    cost as much, and of the weights that are trained; with checkpointing the forward pass again, less the head.
+    The LM head at response positions only; attention over visible tokens. Scoring: a forward pass of the pairs, and of
+    the replies without their prompts. Training: a forward pass, gradients of activations, which cost as much, and of
+    the weights that are trained; with checkpointing the forward pass again, less the head.
+
+    Args:
+        computed: tokens of all pairs, prompts once, and once a step what the prompts of a step begin with alike.
     """
     config = model.config
     head = config.vocab_size * config.hidden_size
@@ -193,16 +195,14 @@ def flops(model: Any, lengths: list[tuple[int, ...]], checkpointing: bool) -> tu
     full = trained > head
     body = sum(p.numel() for p in model.parameters()) - embedding
     attention = 4 * config.num_hidden_layers * config.num_attention_heads * config.head_dim  # a token seen
-    scoring = training = 0.0
-    for prompt, chosen, rejected in lengths:
-        tokens, replies = prompt + chosen + rejected, chosen + rejected
-        seen = prompt * prompt / 2 + sum(reply * (prompt + reply / 2) for reply in (chosen, rejected))
-        alone = sum(reply * reply / 2 for reply in (chosen, rejected))
-        layers = 2 * body * tokens + attention * seen
-        scoring += layers + 2 * body * replies + attention * alone + 2 * (2 * head * replies)
-        weights = 2 * (body * tokens + head * replies) if full else 2 * trained * tokens
-        training += (3 if checkpointing else 2) * layers + 2 * (2 * head * replies) + weights
-    return scoring, training
+    replies = [(len(tree.prefix), len(reply)) for tree in trees for reply in tree.branches]
+    tokens = sum(reply for _, reply in replies)
+    seen = sum(len(tree.prefix) ** 2 / 2 for tree in trees) + sum(reply * (p + reply / 2) for p, reply in replies)
+    alone = sum(reply * reply / 2 for _, reply in replies)
+    layers = 2 * body * computed + attention * seen
+    scoring = layers + 2 * body * tokens + attention * alone + 2 * (2 * head * tokens)
+    weights = 2 * (body * computed + head * tokens) if full else 2 * trained * computed
+    return scoring, (3 if checkpointing else 2) * layers + 2 * (2 * head * tokens) + weights
 
 
 def matmul_rate(model: Any, seconds: float = 2.0) -> float:

@@ -83,7 +83,7 @@ def test_seven_tokens_alike_are_not_worth_a_block():
 
 
 def _random_trees(seed):
-    """Trees whose tokens are all different, but for what half of the lists of trees begin with, so a token has a place."""
+    """Trees whose tokens are all different, so that a token names its place; by odd seeds, they begin alike."""
     draw = random.Random(seed)
     fresh = iter(range(1000, 10_000))
     system = SYSTEM if seed % 2 else []

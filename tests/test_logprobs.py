@@ -186,7 +186,11 @@ def test_logits_far_apart_overflow_in_no_slice(narrowest, monkeypatch):
     monkeypatch.setattr(head, "CHUNK", 1)
     monkeypatch.setattr(head, "NARROWEST", narrowest)
     weight = torch.linspace(-300, 300, 320)[torch.randperm(320, generator=torch.Generator().manual_seed(0))][:, None]
-    hidden, rows, targets = torch.tensor([[1.0], [-1.0], [0.01]]), torch.tensor([0, 1, 2, 2]), torch.tensor([5, 7, 0, 319])
+    hidden, rows, targets = (
+        torch.tensor([[1.0], [-1.0], [0.01]]),
+        torch.tensor([0, 1, 2, 2]),
+        torch.tensor([5, 7, 0, 319]),
+    )
     every = (hidden.double() @ weight.double().T).log_softmax(-1)
     found = head.token_statistics(hidden, weight, None, rows, targets, entropy=True)
     torch.testing.assert_close(found[:, 0].double(), every[rows, targets], atol=1e-4, rtol=1e-6)
@@ -198,7 +202,9 @@ def test_scoring_spends_nothing_on_gradients(monkeypatch):
     model = tiny_model()
     assert model.lm_head.weight.requires_grad
     kept = []
-    monkeypatch.setattr(head._SlicedHead, "apply", lambda *args: kept.append(args[-1]) or (torch.zeros(40), torch.zeros(35)))
+    monkeypatch.setattr(
+        head._SlicedHead, "apply", lambda *args: kept.append(args[-1]) or (torch.zeros(40), torch.zeros(35))
+    )
     branch_logps(model, lay_out(TREES))
     assert kept == [False]
 

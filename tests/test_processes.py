@@ -102,10 +102,18 @@ def launch(command: list[str], code: int = 0, **environment: str) -> str:
 
 
 def trajectory(run: Path) -> list[dict[str, float]]:
-    """Everything logged, step by step and in the evaluation; without what a clock or one process's share decides."""
+    """Everything logged, step by step and in the evaluation; without what a clock or one process's share decides.
+
+    Without the accuracy before the first step too: the policy is the reference then, margins are 0 but for rounding,
+    and which side of 0 that falls on is nothing to compare.
+    """
     timed = ("runtime", "per_second", "flos", "train_loss")
+    first = (*timed, "accuracies")
     entries = json.loads((run / "metrics.json").read_text())["history"]
-    return [{k: v for k, v in entry.items() if not any(word in k for word in timed)} for entry in entries]
+    return [
+        {k: v for k, v in entry.items() if not any(word in k for word in (timed if i else first))}
+        for i, entry in enumerate(entries)
+    ]
 
 
 def assert_same_run(run: Path, expected: Path, weights: str, tolerance: float = 1e-4) -> None:
