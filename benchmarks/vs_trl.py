@@ -186,7 +186,8 @@ def flops(model: Any, trees: list[Any], computed: int, checkpointing: bool) -> t
     the weights that are trained; with checkpointing the forward pass again, less the head.
 
     Args:
-        computed: tokens of all pairs, prompts once, and once a step what the prompts of a step begin with alike.
+        computed: tokens of all pairs, prompts once, and once a step what the prompts of a step begin with alike (the
+            attention within that is counted for each pair).
     """
     config = model.config
     head = config.vocab_size * config.hidden_size

@@ -242,6 +242,15 @@ def test_an_unknown_option_is_a_usage_error(bdpo_: Bdpo) -> None:
     assert code == 2 and "No such option" in err and "Traceback" not in err
 
 
+@pytest.mark.parametrize("command", [SCORE, ("train", "--out", "absent")], ids=["score", "train"])
+def test_missing_data_is_said_before_the_model_is_loaded(
+    bdpo_: Bdpo, monkeypatch: pytest.MonkeyPatch, command: tuple[str, ...]
+) -> None:
+    monkeypatch.setattr(bdpo.models, "load", None)
+    code, _, err = bdpo_(*command, "--set", "data.train=absent.jsonl")
+    assert code == 2 and err.startswith("bdpo: ") and "absent.jsonl" in err
+
+
 def test_ctrl_c_says_how_to_go_on(bdpo_: Bdpo, monkeypatch: pytest.MonkeyPatch) -> None:
     def stopped(*args: Any, **kwargs: Any) -> None:
         raise KeyboardInterrupt

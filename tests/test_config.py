@@ -119,7 +119,8 @@ def test_set_of_a_whole_section_and_of_a_list(tmp_path: Path, override: str, pef
     ],
 )
 def test_a_wrong_set_is_refused(tmp_path: Path, override: str, sentence: str) -> None:
-    assert sentence in refusal(tmp_path, "model: 3" if "model" in override else "", override)
+    said = refusal(tmp_path, "model: 3" if "model" in override else "", override)
+    assert sentence in said and f"--set {override}" in said
 
 
 # --- the loss and the trainer's own checks -----------------------------------------------------------------------

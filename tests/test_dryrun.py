@@ -75,7 +75,7 @@ def test_the_largest_micro_batch_is_one_that_will_be_met(home: Path, tmp_path: P
         return dry_run(recipe_in(home, train=train), tmp_path).shape.tokens
 
     recipe = recipe_in(home)
-    lengths = token_lengths(recipe, tiny_tokenizer(), read_data(recipe, tiny_tokenizer()).train)
+    lengths = token_lengths(recipe, tiny_tokenizer(), read_data(recipe).train)
     totals = sorted(map(sum, lengths))
     assert tokens(per_device_train_batch_size=1) == totals[-1]
     assert tokens(per_device_train_batch_size=21, gradient_accumulation_steps=1) == sum(totals)

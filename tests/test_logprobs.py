@@ -13,10 +13,11 @@ from bdpo import layout as layouts
 from bdpo.errors import BdpoError
 from bdpo.layout import Tree, lay_out
 from bdpo.logprobs import branch_logps, choose_layout, window_of
+from bdpo.lora import fuse_lora
 from tiny import tiny_model
 
 KNOWN = ("llama", "qwen2", "mistral", "gemma", "gpt2")
-WRAPPINGS = ("plain", "lora", "checkpointed", "lora+checkpointed")
+WRAPPINGS = ("plain", "lora", "checkpointed", "fused lora", "fused lora+checkpointed")
 
 
 def _trees(shapes, seed=0, system=0):
@@ -52,6 +53,8 @@ def _wrapped(model, wrapping):
         torch.manual_seed(0)
         config = LoraConfig(r=4, target_modules="all-linear", init_lora_weights=False, fan_in_fan_out=transposed)
         model = get_peft_model(model, config)
+    if "fused" in wrapping:
+        fuse_lora(model)
     if "checkpointed" in wrapping:
         if "lora" in wrapping:
             model.enable_input_require_grads()
@@ -141,7 +144,7 @@ def test_logits_are_made_at_the_predicting_positions_only(layout, monkeypatch):
     model = tiny_model()
     batch = lay_out(TREES, layout=layout)
     shapes = []
-    monkeypatch.setattr(head, "CHUNK", 320 * 16)
+    monkeypatch.setattr(head, "CPU_CHUNK", 320 * 16)
     monkeypatch.setattr(head, "NARROWEST", 1)
     monkeypatch.setattr(head, "linear", lambda *args: shapes.append(linear(*args).shape) or linear(*args))
     branch_logps(model, batch)
@@ -169,7 +172,7 @@ def test_a_head_with_an_adapter_gives_whole_logits_at_the_predicting_positions(l
 @pytest.mark.parametrize("trained", ["all", "head alone", "all but the head"])
 @pytest.mark.parametrize("chunk", [320 * 7, 2**24])
 def test_the_gradients_of_a_sliced_head(chunk, trained, monkeypatch):
-    monkeypatch.setattr(head, "CHUNK", chunk)
+    monkeypatch.setattr(head, "CPU_CHUNK", chunk)
     monkeypatch.setattr(head, "NARROWEST", 1)
     model = tiny_model(tie_word_embeddings=False)
     model.lm_head.bias = nn.Parameter(torch.linspace(-1, 1, 320))
@@ -180,10 +183,30 @@ def test_the_gradients_of_a_sliced_head(chunk, trained, monkeypatch):
     torch.testing.assert_close(found, expected, atol=2e-3, rtol=1e-4)
 
 
+@pytest.mark.parametrize("autocast", [False, True], ids=["bfloat16 weights", "autocast"])
+def test_a_sliced_head_in_bfloat16_is_near_the_float32_one(autocast, monkeypatch):
+    monkeypatch.setattr(head, "CPU_CHUNK", 1)
+    monkeypatch.setattr(head, "NARROWEST", 50)
+    generator = torch.Generator().manual_seed(0)
+    hidden, weight = torch.randn(6, 16, generator=generator), torch.randn(320, 16, generator=generator)
+    rows, targets = torch.tensor([0, 1, 1, 4, 5]), torch.tensor([3, 319, 50, 49, 100])
+    dtype = torch.float32 if autocast else torch.bfloat16
+    found, expected = [], []
+    for gradients, width, on in ((found, dtype, autocast), (expected, torch.float32, False)):
+        h, w = (tensor.bfloat16().to(width).requires_grad_() for tensor in (hidden, weight))
+        with torch.autocast("cpu", torch.bfloat16, enabled=on):
+            logps = head.token_statistics(h, w, None, rows, targets)[:, 0]
+        (logps * torch.tensor([1.0, -2.0, 3.0, 0.5, 1.0])).sum().backward()
+        assert h.grad.dtype == w.grad.dtype == width
+        gradients += [logps.detach(), h.grad.float(), w.grad.float()]
+    for ours, exact in zip(found, expected, strict=True):
+        assert (ours - exact).abs().max() < 0.02 * exact.abs().max()
+
+
 @pytest.mark.parametrize("narrowest", [1, 100, 320])
 @torch.no_grad()
 def test_logits_far_apart_overflow_in_no_slice(narrowest, monkeypatch):
-    monkeypatch.setattr(head, "CHUNK", 1)
+    monkeypatch.setattr(head, "CPU_CHUNK", 1)
     monkeypatch.setattr(head, "NARROWEST", narrowest)
     weight = torch.linspace(-300, 300, 320)[torch.randperm(320, generator=torch.Generator().manual_seed(0))][:, None]
     hidden, rows, targets = (

@@ -123,11 +123,33 @@ def test_dropout_is_peft_while_training_and_fused_after(monkeypatch):
     assert fused.eval()(x) == "fused"
 
 
-def test_autocast_is_left_to_peft(monkeypatch):
+@pytest.mark.parametrize("base", [torch.float32, torch.bfloat16])
+def test_under_autocast_all_is_computed_in_its_dtype_and_gradients_are_the_adapters(base, monkeypatch):
     peft_model, fused = _pair()
-    monkeypatch.setattr(_FrozenWithLora, "apply", None)
+    for model in (peft_model, fused):  # an adapter stays float32
+        model.base_model.model.proj.base_layer.to(base)
+    x = torch.randn(4, 6, generator=torch.Generator().manual_seed(1))
+    calls, apply = [], _FrozenWithLora.apply
+    monkeypatch.setattr(_FrozenWithLora, "apply", lambda *args: calls.append(args[0].dtype) or apply(*args))
     with torch.autocast("cpu", torch.bfloat16):
-        torch.testing.assert_close(fused(torch.ones(2, 6)), peft_model(torch.ones(2, 6)), atol=0, rtol=0)
+        found, expected = _gradients(fused, x), _gradients(peft_model, x)
+    assert calls == [torch.bfloat16]
+    exact = _gradients(copy.deepcopy(peft_model).float(), x)
+    for f, e, true in zip(found, expected, exact, strict=True):
+        assert f.dtype == e.dtype
+        scale = float(true.detach().abs().max())
+        assert (f - true).abs().max() < 0.03 * scale and (e - true).abs().max() < 0.03 * scale
+
+
+def test_an_input_without_gradient_and_out_of_order_in_memory():
+    peft_model, fused = _pair()
+    x = torch.randn(6, 4, generator=torch.Generator().manual_seed(1)).T
+    gradients = []
+    for model in (peft_model, fused):
+        model(x).pow(2).sum().backward()
+        gradients.append([p.grad for p in model.parameters() if p.requires_grad])
+    for ours, theirs in zip(*gradients, strict=True):
+        torch.testing.assert_close(ours, theirs, atol=1e-5, rtol=1e-5)
 
 
 def test_a_fused_model_merges_and_saves_as_peft_does(tmp_path):

@@ -334,11 +334,11 @@ def test_a_chat_template_may_be_a_file(home: Path) -> None:
 
 def test_limit_draws_training_pairs_seeded_and_counts_the_rest(home: Path) -> None:
     def ids(**data: Any) -> list[str]:
-        return [pair.id for pair in read_data(recipe_in(home, data=data), tiny_tokenizer()).train]
+        return [pair.id for pair in read_data(recipe_in(home, data=data)).train]
 
     first = ids(limit=5)
     assert len(first) == 5 and first == ids(limit=5) != ids(limit=5, seed=1)
-    read = read_data(recipe_in(home, data={"limit": 5}), tiny_tokenizer())
+    read = read_data(recipe_in(home, data={"limit": 5}))
     assert read.counts == {"dropped: beyond data.limit": 16} and len(read.eval) == 9
 
 
@@ -353,7 +353,7 @@ def test_held_out_pairs_share_no_prompt_with_training() -> None:
 
 def test_holding_everything_out_is_refused(home: Path) -> None:
     with pytest.raises(BdpoError, match=r"no pairs are left to train on; lower data\.holdout"):
-        read_data(recipe_in(home, data={"eval": None, "holdout": 21}), tiny_tokenizer())
+        read_data(recipe_in(home, data={"eval": None, "holdout": 21}))
 
 
 def test_errors_of_the_data_check_stop_a_run_before_scoring_and_warnings_do_not(home: Path, passes: list[int]) -> None:
@@ -384,10 +384,10 @@ def test_safedpo_swaps_and_drops_as_a_data_step(home: Path) -> None:
     ]
     write_pairs(home / "labelled.jsonl", pairs)
     data = {"train": str(home / "labelled.jsonl"), "eval": None}
-    read = read_data(recipe_in(home, data=data, loss={"name": "safedpo"}), tiny_tokenizer())
+    read = read_data(recipe_in(home, data=data, loss={"name": "safedpo"}))
     assert [(pair.id, pair.chosen) for pair in read.train] == [("p0", "C"), ("p1", "R"), ("p3", "C")]
     assert sorted(read.counts.values()) == [1, 1]
-    plain = read_data(recipe_in(home, data=data), tiny_tokenizer())
+    plain = read_data(recipe_in(home, data=data))
     assert [pair.chosen for pair in plain.train] == ["C"] * 4
 
 

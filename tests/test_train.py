@@ -9,11 +9,13 @@ from typing import Any
 import pytest
 import torch
 from peft import LoraConfig
+from peft.tuners.lora.layer import Linear
 from torch import Tensor
 from transformers import AutoConfig, AutoModelForCausalLM
 
 import bdpo.train
 from bdpo.errors import BdpoError
+from bdpo.lora import FusedLinear
 from bdpo.losses import LOSSES, PairLogps, pair_losses
 from bdpo.prepare import policy
 from bdpo.score import score
@@ -239,5 +241,6 @@ def test_the_adapter_is_drawn_with_the_seed(make: Make) -> None:
     torch.manual_seed(2)
     second, other = make(lora=True).model.state_dict(), make(lora=True, seed=7).model.state_dict()
     drawn = [name for name in first if "lora_A" in name]
+    assert {type(module) for module in make(lora=True).model.modules() if isinstance(module, Linear)} == {FusedLinear}
     assert all(torch.equal(first[name], second[name]) for name in first)
     assert drawn and not any(torch.equal(first[name], other[name]) for name in drawn)

@@ -139,6 +139,14 @@ def warnings_of(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[str]]:
     yield heard
 
 
+@pytest.mark.parametrize(("warmup", "warned"), [(5, 0), (6, 1), (0.99, 1), (0, 0)])
+def test_a_warm_up_as_long_as_the_run_is_warned_of(
+    make: Make, warnings_of: list[str], warmup: float, warned: int
+) -> None:
+    make(warmup_steps=warmup).create_scheduler(6, torch.optim.SGD([torch.zeros(1)]))
+    assert [line.startswith("The run has 6 steps and its warm-up 6,") for line in warnings_of] == [True] * warned
+
+
 @pytest.mark.parametrize(("alarm", "warned"), [(-10.0, 1), (-13.0, 0), (None, 0)])
 def test_the_displacement_alarm_warns_below_its_value(
     make: Make, warnings_of: list[str], alarm: float | None, warned: int

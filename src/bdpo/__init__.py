@@ -8,7 +8,7 @@ points only to the left:
     pairs/            PreferencePair; readers for files and hub data sets; the data check
     tokens.py         chat template -> token ids of a prompt and its two replies
     layout.py         a prefix and its branches -> one batch of tensors
-    logprobs.py       THE function from (model, batch) to log-probabilities
+    logprobs.py       THE function from (model, batch) to log-probabilities (attention.py, head.py, lora.py: its parts)
     comprehension.py  log-likelihoods -> mutual information (pure)
     balance.py        mutual information -> weights and scale (pure)
     losses.py         log-ratios -> loss, rewards (pure)

@@ -21,7 +21,7 @@ from torch.nn.functional import scaled_dot_product_attention
 from transformers import AttentionInterface
 from transformers.integrations.sdpa_attention import sdpa_attention_forward
 
-from bdpo.layout import ancestry
+from bdpo.layout import chain
 
 _UNKNOWN_HERE = ("softcap", "position_bias", "s_aux")  # what some models ask of attention beside scores and mask
 
@@ -68,10 +68,12 @@ def flex_mask(block: Tensor, parent: Tensor) -> BlockMask:
         block, parent: (1, L) and (S + 1,) int64 as in `layout.BranchBatch`, on the model's device.
     """
     length = block.shape[1]
-    seen = ancestry(parent)
+    own, continued, first = (blocks[0] for blocks in chain(block, parent))
 
     def visible(b: Tensor, h: Tensor, query: Tensor, key: Tensor) -> Tensor:
-        return seen[block[0, query], block[0, key]] & (query >= key)
+        of_key = own[key]
+        seen = (own[query] == of_key) | (continued[query] == of_key) | (first[query] == of_key)
+        return seen & (query >= key)
 
     return create_block_mask(visible, None, None, length, length, device=block.device)
 

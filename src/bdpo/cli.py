@@ -112,8 +112,8 @@ def score(
     flags = {"model.name": model, "data.train": data, "score.estimator": estimator}
     given = [f"{key}={value}" for key, value in flags.items() if value is not None]
     recipe = load_recipe(config, [*(set_ or []), *given])
+    read = read_data(recipe)
     loaded = load_model(recipe)
-    read = read_data(recipe, loaded.tokenizer)
     console = Console(quiet=not processes().is_main_process)
     _say(console, f"{len(read.train)} pairs of {recipe.data.train}, model {loaded.label}.")
     for reason, n in read.counts.items():

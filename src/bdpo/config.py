@@ -141,7 +141,13 @@ def load_recipe(path: str | Path | None, overrides: list[str] | None = None) -> 
         raise BdpoError(f"{path} must hold sections (model:, data:, ...), not a {type(content).__name__}.")
     for override in overrides or []:
         _override(content, override)
-    return parse_recipe(content, where=str(path or "--set"))
+    where = str(path or "recipe")
+    try:
+        return parse_recipe(content, where=where)
+    except BdpoError as error:
+        said = str(error).removeprefix(where)
+        guilty = next((override for override in overrides or [] if _complains_of(override, said)), None)
+        raise BdpoError(f"{where if guilty is None else f'--set {guilty}'}{said}") from None
 
 
 def parse_recipe(content: dict[str, Any], *, where: str = "recipe") -> Recipe:
@@ -163,6 +169,13 @@ def parse_recipe(content: dict[str, Any], *, where: str = "recipe") -> Recipe:
 
         checked["peft"] = _typed(recipe.peft, LoraConfig, f"{where}: peft")
     return recipe.model_copy(update=checked)
+
+
+def _complains_of(override: str, sentence: str) -> bool:
+    """Whether a sentence that refuses a recipe is about what an override said."""
+    name = override.partition("=")[0].strip()
+    complaint = sentence.partition("did you mean")[0]
+    return name in complaint or any(f"'{part}'" in complaint for part in name.split("."))
 
 
 def _override(content: dict[str, Any], override: str) -> None:

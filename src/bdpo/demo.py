@@ -52,7 +52,7 @@ def run_demo(out: Path, *, pairs: int, console: Console) -> Path:
     check_pairs(load_pairs("starter"), against=load_pairs("starter", split="validation"),
                 tokenizer=loaded.tokenizer, max_length=recipe.data.max_length).render(console)  # fmt: skip
     _step(console, 2, f"Measure comprehension: one pass of the frozen model over {pairs} pairs")
-    scores = score_pairs(recipe, loaded, read_data(recipe, loaded.tokenizer).train, None)
+    scores = score_pairs(recipe, loaded, read_data(recipe).train, None)
     render_summary(summarise_scores(scores.rows), console)
     _step(console, 3, "Train with B-DPO (LoRA): the better understood reply of a pair pulls less")
     result = run_recipe(recipe, out)
@@ -66,8 +66,9 @@ def run_demo(out: Path, *, pairs: int, console: Console) -> Path:
     console.print(
         f"\nThe run lies in {out}: the adapter, recipe.yaml, metrics.json and README.md, its model card."
         f"\nThe scores lie in {scores.path}; training again with another beta or loss reuses them."
-        f"\nThe evaluation lies in {out / 'evaluation'}. Few prompts and a judge of rules are no proof of safety; see "
-        "docs/evaluation.md. Next, on your own pairs:"
+        f"\nThe evaluation lies in {out / 'evaluation'}. Of {_ASKED.limit} prompts six must change, all one way, for "
+        "p < 0.05, and the judge of rules needs a word of refusal, which most refusals of the starter data do without: "
+        "this shows the way, not a safer model. docs/evaluation.md has the larger evaluation. Next, on your own pairs:"
         "\n  bdpo data check YOUR_PAIRS.jsonl"
         "\n  bdpo train --config recipes/starter.yaml --set data.train=YOUR_PAIRS.jsonl --out runs/mine",
         highlight=False,

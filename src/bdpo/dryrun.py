@@ -68,7 +68,7 @@ def dry_run(recipe: Recipe, out: Path) -> DryRun:
     model = _meta_model(recipe)
     tokenizer = models.load_tokenizer(recipe.model.name, revision=recipe.model.revision)
     tokenizer.chat_template = chat_template(recipe) or tokenizer.chat_template
-    data = read_data(recipe, tokenizer)
+    data = read_data(recipe)
     loaded = LoadedPairs(data.train, recipe.data.train, "as read", len(data.train), data.counts)
     lengths = token_lengths(recipe, tokenizer, data.train)
     steps, largest = _steps(args, lengths)

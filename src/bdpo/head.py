@@ -19,7 +19,8 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 from torch.nn.functional import linear
 
-CHUNK = 2**22  # logits held at a time: 16 MiB in float32, for any vocabulary
+# Logits held at a time, for any vocabulary: 16 MiB on a CPU, 128 MiB elsewhere, where few large kernels count
+CPU_CHUNK, CHUNK = 2**22, 2**25
 NARROWEST = 256  # tokens of the vocabulary; thinner slices would make poor matrix products
 
 
@@ -73,8 +74,10 @@ class _SlicedHead(torch.autograd.Function):
         normaliser = peak + total.log()
         entropies = normaliser - mean_logit.div_(total) if entropy else torch.zeros_like(total)
         if expected is not None:
-            expected.div_(total[:, None])
-        ctx.save_for_backward(hidden, weight, bias, rows, targets, normaliser, expected)
+            expected = expected.div_(total[:, None]).to(ctx.dtype)
+        trained = any(ctx.needs_input_grad[1:3])
+        ctx.save_for_backward(hidden if trained else None, weight, bias, rows, targets, normaliser, expected)
+        ctx.hidden_dtype = hidden.dtype
         ctx.mark_non_differentiable(entropies)
         return target_logits - normaliser[rows], entropies
 
@@ -83,8 +86,8 @@ class _SlicedHead(torch.autograd.Function):
     def backward(ctx: Any, upstream: Tensor, _: Tensor) -> tuple[Tensor | None, ...]:
         """Gradients of hidden, weight and bias."""
         hidden, weight, bias, rows, targets, normaliser, expected = ctx.saved_tensors
-        per_row = upstream.new_zeros(len(hidden)).index_add_(0, rows, upstream)
-        d_hidden = expected.mul(-per_row[:, None])
+        per_row = torch.zeros_like(normaliser).index_add_(0, rows, upstream)
+        d_hidden = expected.float() * -per_row[:, None]
         d_hidden.index_add_(0, rows, weight[targets].float().mul_(upstream[:, None]))
         d_weight = torch.empty_like(weight) if ctx.needs_input_grad[1] else None
         d_bias = torch.empty_like(bias) if ctx.needs_input_grad[2] else None
@@ -98,12 +101,12 @@ class _SlicedHead(torch.autograd.Function):
                     d_weight[part] = d_logits.to(ctx.dtype).T @ h
                 if d_bias is not None:
                     d_bias[part] = d_logits.sum(0)
-        return d_hidden.to(hidden.dtype), d_weight, d_bias, None, None, None, None
+        return d_hidden.to(ctx.hidden_dtype), d_weight, d_bias, None, None, None, None
 
 
 def _slices(hidden: Tensor, weight: Tensor, bias: Tensor | None) -> Iterator[tuple[slice, Tensor]]:
     """Slices of the vocabulary (v,) and their logits (M, v), float32."""
-    size = max(NARROWEST, CHUNK // len(hidden))
+    size = max(NARROWEST, (CPU_CHUNK if hidden.device.type == "cpu" else CHUNK) // len(hidden))
     for start in range(0, len(weight), size):
         part = slice(start, start + size)
         yield part, linear(hidden, weight[part], None if bias is None else bias[part].to(weight.dtype)).float()

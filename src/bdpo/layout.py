@@ -93,17 +93,7 @@ def lay_out(trees: Sequence[Tree], *, layout: Layout = "shared", pad_id: int = 0
         if not tree.prefix or not all(tree.branches):
             raise BdpoError("A prefix and each of its branches need at least one token.")
         first_branch.append(first_branch[-1] + len(tree.branches))
-    numbered = [(first_branch[i], tree) for i, tree in enumerate(trees)]
-    if layout == "packed":
-        rows = [numbered]
-    elif layout == "shared":
-        rows = _pack(numbered)
-    else:
-        rows = [
-            [(first_branch[i] + j, Tree(tree.prefix, [branch]))]
-            for i, tree in enumerate(trees)
-            for j, branch in enumerate(tree.branches)
-        ]
+    rows = _rows(list(zip(first_branch, trees, strict=False)), layout)
     blocks = [_blocks(row) for row in rows]
     length = max(sum(len(block.ids) for block in row) for row in blocks)
     grid = torch.zeros(3, len(rows), length, dtype=torch.long)  # ids, positions, blocks
@@ -125,23 +115,6 @@ def lay_out(trees: Sequence[Tree], *, layout: Layout = "shared", pad_id: int = 0
     )  # fmt: skip
 
 
-def ancestry(parent: Tensor) -> Tensor:
-    """Which block sees which: (S + 1, S + 1) bool, itself and those that it continues, directly or not.
-
-    Args:
-        parent: (S + 1,) int64 as in `BranchBatch`.
-
-    >>> ancestry(torch.tensor([0, 0, 1, 2])).int().tolist()
-    [[0, 0, 0, 0], [0, 1, 0, 0], [0, 1, 1, 0], [0, 1, 1, 1]]
-    """
-    own = torch.eye(len(parent), dtype=torch.bool, device=parent.device)
-    own[0, 0] = False
-    seen = own
-    for _ in range(_DEPTH - 1):
-        seen = own | seen[parent]
-    return seen
-
-
 def block_table(batch: BranchBatch) -> Tensor:
     """The blocks of a `packed` row, in order: (S, 2) int64, the length of each, and which block it continues, or -1.
 
@@ -158,8 +131,19 @@ def attention_mask(batch: BranchBatch) -> Tensor:
     """
     if batch.layout == "padded":
         return (batch.block > 0).long()
-    visible = ancestry(batch.parent)[batch.block[:, :, None], batch.block[:, None, :]]
+    keys = batch.block[:, None, :]
+    visible = torch.zeros_like(keys, dtype=torch.bool)
+    for block in chain(batch.block, batch.parent):
+        visible = visible | (block[:, :, None] == keys)
     return visible.tril_()[:, None]
+
+
+def chain(block: Tensor, parent: Tensor) -> list[Tensor]:
+    """Of each token its block, the block that this continues, and so on; 0 where there is no more, and for padding."""
+    blocks = [block]
+    while len(blocks) < _DEPTH:
+        blocks.append(parent[blocks[-1]])
+    return blocks
 
 
 def bucket(lengths: Sequence[int], budget: int, *, padded: bool = False) -> list[list[int]]:
@@ -203,6 +187,17 @@ def spread(lengths: Sequence[int], count: int) -> list[list[int]]:
         rows[row].append(i)
         heapreplace(emptiest, (total + lengths[i], row))
     return rows
+
+
+def _rows(numbered: list[tuple[int, Tree]], layout: Layout) -> list[list[tuple[int, Tree]]]:
+    """The trees of each row, each with the number of its first branch."""
+    if layout == "packed":
+        return [numbered]
+    if layout == "shared":
+        return _pack(numbered)
+    return [
+        [(first + i, Tree(tree.prefix, [branch]))] for first, tree in numbered for i, branch in enumerate(tree.branches)
+    ]
 
 
 @dataclass(frozen=True)

@@ -5,8 +5,8 @@ With frozen weights W, b, an adapter A (r, in), B (out, r) and its scaling s (Hu
     y = W x + b + s B u,  u = A x        dL/dx = W^T g + A^T v,  v = s B^T g
                                          dL/dA = v x^T           dL/dB = s g u^T
 
-PEFT takes the two branches and their sum in five steps, three of which write, and two of which keep, an output that is
-as large as y. The numbers are PEFT's but for the order of additions.
+PEFT takes the two branches and their sum in five steps, of which three write an output as large as y, and likewise on
+the way back. What is kept for the backward pass is the same; the numbers are PEFT's but for the order of additions.
 """
 
 from __future__ import annotations
@@ -24,7 +24,8 @@ def fuse_lora(model: nn.Module) -> None:
     """Let every linear layer of `model` with a LoRA adapter compute as one function wherever that gives the same.
 
     The layers stay PEFT's in all else, and compute as PEFT does where they are merged, switched off or quantised,
-    where several adapters, dropout, DoRA, mixed dtypes or autocast are at work, or where an engine hooks their parts.
+    where several adapters, dropout, DoRA or, without autocast, mixed dtypes are at work, or where an engine hooks their
+    parts.
     """
     for module in model.modules():
         if type(module) is Linear:
@@ -40,7 +41,12 @@ class FusedLinear(Linear):
         if parts is None:
             return super().forward(x, *args, **kwargs)
         base, a, b, scaling = parts
-        return _FrozenWithLora.apply(x, base.weight, base.bias, a.weight, b.weight, scaling)
+        tensors: tuple[Tensor | None, ...] = (x, base.weight, base.bias, a.weight, b.weight)
+        kind = x.device.type
+        if torch.is_autocast_enabled(kind):  # the backward pass knows nothing of it
+            dtype = torch.get_autocast_dtype(kind)
+            tensors = tuple(None if tensor is None else tensor.to(dtype) for tensor in tensors)
+        return _FrozenWithLora.apply(*tensors, scaling)
 
     def _parts(self, x: Tensor) -> tuple[nn.Linear, nn.Linear, nn.Linear, float] | None:
         """The base, the adapter's two factors and its scaling, where the layer is just that."""
@@ -53,7 +59,7 @@ class FusedLinear(Linear):
             return None
         if self.training and getattr(dropout, "p", 0.0) > 0:
             return None
-        if torch.is_autocast_enabled(x.device.type) or not x.dtype == base.weight.dtype == a.weight.dtype:
+        if not (torch.is_autocast_enabled(x.device.type) or x.dtype == base.weight.dtype == a.weight.dtype):
             return None
         if base.weight.requires_grad or (base.bias is not None and base.bias.requires_grad):
             return None
@@ -73,7 +79,7 @@ class _FrozenWithLora(torch.autograd.Function):
     ) -> Tensor:
         u = linear(x, a)
         y = linear(x, weight, bias)
-        _rows(y).addmm_(_rows(u), b.T, alpha=scaling)
+        y.view(-1, y.shape[-1]).addmm_(_rows(u), b.T, alpha=scaling)
         ctx.save_for_backward(x, weight, a, b, u)
         ctx.scaling = scaling
         return y

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from bdpo.head import CHUNK, NARROWEST
+from bdpo.head import CHUNK, CPU_CHUNK, NARROWEST
 
 BYTES = {"float32": 4.0, "bfloat16": 2.0, "float16": 2.0, "4bit": 0.55}  # a weight; 4bit counts its block scales
 PROCESS = 0.7e9  # bytes: Python with torch, transformers and the tokenizer, before any weight
@@ -42,11 +42,11 @@ class Memory:
         return sum(vars(self).values())
 
 
-def _head(shape: Shape, compute: str, *, trained: bool) -> float:
+def _head(shape: Shape, compute: str, *, trained: bool, cpu: bool) -> float:
     """A slice of logits with a copy, and a hidden vector a reply token (`bdpo.head`); a trained head's gradient."""
-    logits = min(max(CHUNK, NARROWEST * shape.replies), shape.replies * shape.vocabulary)
-    kept = 4.0 * shape.replies * shape.hidden
-    return 12.0 * logits + kept + (BYTES[compute] * shape.vocabulary * shape.hidden if trained else 0.0)
+    logits = min(max(CPU_CHUNK if cpu else CHUNK, NARROWEST * shape.replies), shape.replies * shape.vocabulary)
+    kept = shape.replies * shape.hidden * BYTES[compute]
+    return 12.0 * logits + kept + (4.0 * shape.vocabulary * shape.hidden if trained else 0.0)
 
 
 def training_memory(
@@ -59,7 +59,7 @@ def training_memory(
     checkpointing one hidden vector a layer, and one layer in full.
 
     On a CPU what an adapter's branches take in passing leaves gaps in the heap, since an aligned block of glibc (before
-    2.38) does not fit into the gap that one of its size has left. Fitted to benchmarks/results/memory.md: 1.2 times the
+    2.38) does not fit into the gap that one of its size has left. Fitted to benchmarks/results/memory.md: 0.5 times the
     outputs of a layer's linear layers a token, with checkpointing as without.
 
     Args:
@@ -76,6 +76,6 @@ def training_memory(
         gradients=shape.trainable * trained,
         optimizer=shape.trainable * trained * 2,
         activations=shape.tokens * kept,
-        logits=_head(shape, compute, trained=not adapter),
-        gaps=1.2 * outputs * shape.layers * shape.tokens if cpu and adapter else 0.0,
+        logits=_head(shape, compute, trained=not adapter, cpu=cpu),
+        gaps=0.5 * outputs * shape.layers * shape.tokens if cpu and adapter else 0.0,
     )

@@ -21,7 +21,7 @@ from transformers.trainer_utils import get_last_checkpoint
 
 from bdpo import models
 from bdpo.card import model_card
-from bdpo.config import Recipe, load_recipe
+from bdpo.config import DataSection, Recipe, load_recipe
 from bdpo.errors import BdpoError
 from bdpo.pairs import LoadedPairs, PreferencePair, check_pairs, control_tokens, load_pairs, safedpo_pairs
 from bdpo.prepare import refuse_second_adapter
@@ -107,10 +107,10 @@ def run_recipe(
     if resume:
         _refuse_other_recipe(recipe, args.pairs_per_step, out)
     models.processes().wait_for_everyone()  # nothing is written in `out` before all have looked at it
+    data = read_data(recipe)
+    _refuse_errors(recipe, data)
     loaded = load_model(recipe)
     refuse_second_adapter(loaded.model, recipe.peft)
-    data = read_data(recipe, loaded.tokenizer)
-    _refuse_errors(recipe, data)
     scores = score_pairs(recipe, loaded, data.train, recipe.score.dir)
     eval_scores = score_pairs(recipe, loaded, data.eval, None, scores.manifest) if data.eval else None
     trainer = BDPOTrainer(
@@ -141,13 +141,15 @@ def run_recipe(
     return RunResult(out, metrics, scores, trainer)
 
 
-def read_data(recipe: Recipe, tokenizer: Any) -> RunData:
-    """Training and held-out pairs as the recipe's data section says."""
-    section = recipe.data
-    loaded = _load(recipe, section.train, section.split, tokenizer)
+def read_data(recipe: Recipe) -> RunData:
+    """Training and held-out pairs as the recipe's data section says; needs no weights of the model."""
+    section, model = recipe.data, recipe.model
+    strip = section.strip_control_tokens
+    controls = control_tokens(models.load_tokenizer(model.name, revision=model.revision)) if strip else ()
+    loaded = _load(section, section.train, section.split, controls)
     counts, pairs = dict(loaded.counts), loaded.pairs
     if section.eval is not None:
-        held = _load(recipe, section.eval, section.eval_split, tokenizer).pairs
+        held = _load(section, section.eval, section.eval_split, controls).pairs
     else:
         pairs, held = hold_out(pairs, section.holdout, section.seed)
     if section.limit is not None and section.limit < len(pairs):
@@ -253,8 +255,7 @@ def token_lengths(recipe: Recipe, tokenizer: Any, pairs: Sequence[PreferencePair
     return [(len(pair.prompt_ids), len(pair.chosen_ids), len(pair.rejected_ids)) for pair in tokenized]
 
 
-def _load(recipe: Recipe, data: str, split: str | None, tokenizer: Any) -> LoadedPairs:
-    section = recipe.data
+def _load(section: DataSection, data: str, split: str | None, controls: Sequence[str]) -> LoadedPairs:
     return load_pairs(
         data,
         split=split,
@@ -263,7 +264,7 @@ def _load(recipe: Recipe, data: str, split: str | None, tokenizer: Any) -> Loade
         prefer=section.prefer,
         sample=section.sample,
         seed=section.seed,
-        strip_control_tokens=control_tokens(tokenizer) if section.strip_control_tokens else (),
+        strip_control_tokens=controls,
     )
 
 

@@ -200,7 +200,8 @@ def score(
     state.wait_for_everyone()  # all look before any writes, so that all share the same list
     mine = missing[state.process_index :: state.num_processes]
     if mine:
-        _make_parts(model, pairs, tokenized, mine, out, how, context, batch_tokens)
+        what = "scoring held-out pairs" if training else "scoring"
+        _make_parts(model, pairs, tokenized, mine, out, how, context, batch_tokens, what)
     state.wait_for_everyone()
     return open_scores(out)
 
@@ -208,7 +209,7 @@ def score(
 @torch.no_grad()
 def _make_parts(
     model: Any, pairs: Sequence[PreferencePair], tokenized: TokenizedPairs, parts: list[int], out: Path,
-    how: Estimator, context: Context, batch_tokens: int | None,
+    how: Estimator, context: Context, batch_tokens: int | None, what: str,
 ) -> None:  # fmt: skip
     layout, why = choose_layout(model, _longest(tokenized, context))
     if layout == "padded":
@@ -217,9 +218,7 @@ def _make_parts(
     model.eval()
     members = {part: range(part * PART_SIZE, min((part + 1) * PART_SIZE, len(pairs))) for part in parts}
     tokens = sum(_reply_tokens(tokenized.pairs[i]) for part in parts for i in members[part])
-    with tqdm(
-        desc="scoring", total=how.passes * tokens, unit="tok", disable=not processes().is_main_process
-    ) as progress:
+    with tqdm(desc=what, total=how.passes * tokens, unit="tok", disable=not processes().is_main_process) as progress:
         run = Pass(model, layout, progress, batch_tokens, how.entropy)
         for part in parts:
             mine = [pairs[i] for i in members[part]]

@@ -11,7 +11,8 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -19,6 +20,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 from datasets import Dataset
+from datasets.utils import are_progress_bars_disabled, disable_progress_bars, enable_progress_bars
 
 from bdpo.errors import BdpoError
 from bdpo.models import cache_dir
@@ -64,8 +66,20 @@ def open_scores(path: str | Path) -> ScoredData:
             "`bdpo score` again: it makes just these anew."
         )
     copy = path if os.access(path, os.W_OK) else cache_dir()
-    rows = Dataset.from_parquet([str(part) for part in parts], cache_dir=str(copy / ".arrow"))
+    with _no_progress_bar():  # "Generating train split" would say nothing to the user
+        rows = Dataset.from_parquet([str(part) for part in parts], cache_dir=str(copy / ".arrow"))
     return ScoredData(rows, manifest, path)
+
+
+@contextmanager
+def _no_progress_bar() -> Iterator[None]:
+    shown = not are_progress_bars_disabled()
+    disable_progress_bars()
+    try:
+        yield
+    finally:
+        if shown:
+            enable_progress_bars()
 
 
 def key_difference(found: dict[str, Any], expected: dict[str, Any]) -> list[str]:

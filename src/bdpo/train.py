@@ -144,6 +144,17 @@ class BDPOTrainer(Trainer):
         """Pairs of an optimiser step; under a token budget accumulation does not tell."""
         return int(self.sampling["per_step"])
 
+    def create_scheduler(self, num_training_steps: int, optimizer: Any = None) -> Any:
+        """The learning rate's schedule; warns of a run that ends before its warm-up does."""
+        warmup = self.args.get_warmup_steps(num_training_steps)
+        makes_one = self.lr_scheduler is None and self.args.lr_scheduler_type != "constant"
+        if makes_one and warmup >= num_training_steps and self.is_world_process_zero():
+            logger.warning(
+                f"The run has {num_training_steps} steps and its warm-up {warmup}, so the learning rate never reaches "
+                f"{self.args.learning_rate:g}: train on more pairs, for more epochs, or set warmup_steps=0."
+            )
+        return super().create_scheduler(num_training_steps, optimizer)
+
     # --- batches: a step is a fixed list of pairs --------------------------------------------------------------
 
     def get_train_dataloader(self) -> StepLoader:
