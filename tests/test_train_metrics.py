@@ -144,7 +144,9 @@ def test_a_warm_up_as_long_as_the_run_is_warned_of(
     make: Make, warnings_of: list[str], warmup: float, warned: int
 ) -> None:
     make(warmup_steps=warmup).create_scheduler(6, torch.optim.SGD([torch.zeros(1)]))
-    assert [line.startswith("The run has 6 steps and its warm-up 6,") for line in warnings_of] == [True] * warned
+    assert [
+        line.startswith("The warm-up (6 optimiser steps) is not shorter than the run (6),") for line in warnings_of
+    ] == [True] * warned
 
 
 @pytest.mark.parametrize(("alarm", "warned"), [(-10.0, 1), (-13.0, 0), (None, 0)])

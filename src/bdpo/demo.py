@@ -97,4 +97,4 @@ def _free(out: Path) -> Path:
 
 def _step(console: Console, number: int, text: str) -> None:
     console.print()
-    console.rule(f"[bold]{number}. {text}", align="left")
+    console.print(f"[bold]{number}. {text}", highlight=False)

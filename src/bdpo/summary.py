@@ -56,10 +56,10 @@ def summarise_scores(rows: Dataset, *, extremes: int = 6) -> ScoreSummary:
 
 def render_summary(summary: ScoreSummary, console: Console) -> None:
     """Print the summary as tables of at most 80 columns."""
-    table = Table(title="Comprehension [nats/token]", title_justify="left")
-    table.add_column("pairs of", overflow="ellipsis", no_wrap=True, max_width=28)
+    table = Table(title="Comprehension [nats/token]", title_justify="left", show_edge=False, pad_edge=False)
+    table.add_column("pairs of", overflow="ellipsis", no_wrap=True, max_width=20)
     for heading in ("n", "chosen", "rejected", "imbalance", "sd", "r better"):
-        table.add_column(heading, justify="right", no_wrap=True, min_width=len(heading))
+        table.add_column(heading, justify="right", no_wrap=True, min_width=max(5, len(heading)))
     for g in summary.groups:
         row = (g.name, f"{g.n}", f"{g.chosen_mi:.2f}", f"{g.rejected_mi:.2f}", f"{g.imbalance:+.2f}",
                f"{g.imbalance_std:.2f}", f"{g.rejected_better:.0%}")  # fmt: skip
@@ -87,6 +87,10 @@ def _group(name: str, chosen: np.ndarray, rejected: np.ndarray) -> GroupSummary:
 def render_metrics(metrics: dict[str, float], history: list[dict[str, float]], console: Console) -> None:
     """Print training (the last logged window) beside held-out figures, where there are any."""
     trained = next((entry for entry in reversed(history) if "loss" in entry), {})
+    if not trained:
+        console.print("No step was logged: the run has fewer steps than logging_steps.")
+    if not trained and "eval_loss" not in metrics:
+        return
     table = Table(title="Training (last logged window) and held-out pairs", title_justify="left")
     for heading in ("", "training", "held out"):
         table.add_column(heading, justify="left" if not heading else "right")

@@ -150,8 +150,9 @@ class BDPOTrainer(Trainer):
         makes_one = self.lr_scheduler is None and self.args.lr_scheduler_type != "constant"
         if makes_one and warmup >= num_training_steps and self.is_world_process_zero():
             logger.warning(
-                f"The run has {num_training_steps} steps and its warm-up {warmup}, so the learning rate never reaches "
-                f"{self.args.learning_rate:g}: train on more pairs, for more epochs, or set warmup_steps=0."
+                f"The warm-up ({warmup} optimiser steps) is not shorter than the run ({num_training_steps}), so the "
+                f"learning rate never reaches {self.args.learning_rate:g}: train on more pairs or for more epochs, or "
+                "set warmup_steps (in a recipe: train.warmup_steps) to 0."
             )
         return super().create_scheduler(num_training_steps, optimizer)
 
