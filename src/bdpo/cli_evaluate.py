@@ -123,14 +123,14 @@ def compare(
     from bdpo.evaluate.compare import compare as compared
     from bdpo.evaluate.compare import parse_weights
     from bdpo.evaluate.tables import comparison_grids
-    from bdpo.scored import write_whole
+    from bdpo.scored import write_json, write_whole
 
     comparison = compared(folders, baseline=baseline, weights=parse_weights(weights))
     grids, console = comparison_grids(comparison), Console()
     for grid in grids:
         grid.render(console)
     out = out or folders[0]
-    write_whole(out / "compare.json", (json.dumps(comparison.to_dict(), indent=2, ensure_ascii=False) + "\n").encode())
+    write_json(out / "compare.json", comparison.to_dict())
     write_whole(out / "compare.md", ("# Comparison\n\n" + "\n".join(grid.markdown() for grid in grids)).encode())
     console.print(f"Written: {out / 'compare.json'} and compare.md.", highlight=False, soft_wrap=True)
 

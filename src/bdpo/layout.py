@@ -132,9 +132,10 @@ def attention_mask(batch: BranchBatch) -> Tensor:
     if batch.layout == "padded":
         return (batch.block > 0).long()
     keys = batch.block[:, None, :]
-    visible = torch.zeros_like(keys, dtype=torch.bool)
-    for block in chain(batch.block, batch.parent):
-        visible = visible | (block[:, :, None] == keys)
+    own, *continued = chain(batch.block, batch.parent)
+    visible = own[:, :, None] == keys
+    for block in continued:
+        visible |= block[:, :, None] == keys
     return visible.tril_()[:, None]
 
 
@@ -211,14 +212,9 @@ class _Block:
 
 def _blocks(row: list[tuple[int, Tree]]) -> list[_Block]:
     """What the trees of a row begin with alike, then of each tree the rest of its prefix, and its branches."""
-    alike = _alike([tree.prefix for _, tree in row]) if len(row) > 1 else 0
-    blocks = []
-    root = None
-    if alike >= _ALIKE_TOKENS:
-        root = 0
-        blocks.append(_Block(row[0][1].prefix[:alike], parent=None))
-    else:
-        alike = 0
+    alike = _alike([tree.prefix for _, tree in row])
+    blocks = [_Block(row[0][1].prefix[:alike], parent=None)] if alike else []
+    root = 0 if alike else None
     for number, tree in row:
         last = root
         if len(tree.prefix) > alike:
@@ -229,9 +225,12 @@ def _blocks(row: list[tuple[int, Tree]]) -> list[_Block]:
 
 
 def _alike(prefixes: Sequence[Ids]) -> int:
-    """How many tokens all prefixes begin with alike."""
+    """How many tokens all prefixes begin with alike; 0 where they are too few, or one prefix is all there is."""
+    if len(prefixes) == 1:
+        return 0
     shortest = min(prefixes, key=len)
-    return next((i for i, token in enumerate(shortest) if any(p[i] != token for p in prefixes)), len(shortest))
+    alike = next((i for i, token in enumerate(shortest) if any(p[i] != token for p in prefixes)), len(shortest))
+    return alike if alike >= _ALIKE_TOKENS else 0
 
 
 def _place(row: Tensor, blocks: list[_Block], before: int, offset: int) -> list[tuple[int, int, int]]:

@@ -1,4 +1,4 @@
-"""A frozen linear layer and its LoRA adapter as one function, which passes over memory less often and keeps less.
+"""A frozen linear layer and its LoRA adapter as one function, which passes over memory less often.
 
 With frozen weights W, b, an adapter A (r, in), B (out, r) and its scaling s (Hu et al., arXiv:2106.09685, section 4.1):
 

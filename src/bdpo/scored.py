@@ -152,6 +152,11 @@ def write_part(path: Path, rows: Iterable[dict[str, Any]]) -> None:
     write_whole(_checksum_path(path), hashlib.sha256(data).hexdigest().encode())
 
 
+def write_json(path: Path, content: Any) -> None:
+    """Write JSON for people to read, as `write_whole` does."""
+    write_whole(path, (json.dumps(content, indent=2, ensure_ascii=False) + "\n").encode())
+
+
 def write_whole(path: Path, data: bytes) -> None:
     """Write a file whole or not at all; where it cannot be written, BdpoError says so."""
     temporary = path.with_name(f".{path.name}.{os.getpid()}")

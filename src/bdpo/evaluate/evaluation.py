@@ -34,7 +34,7 @@ from bdpo.evaluate.results import Outcome, Run, TaskRecord, claim_run, open_runs
 from bdpo.evaluate.tables import evaluation_grids, summary
 from bdpo.evaluate.transforms import transform_items
 from bdpo.pairs import load_pairs
-from bdpo.scored import write_whole
+from bdpo.scored import write_json, write_whole
 
 JUDGED_AT_A_TIME = 64  # prompts whose verdicts or log-probabilities a killed evaluation may lose
 PREFERENCES = "preferences"
@@ -145,7 +145,7 @@ def evaluate(
         if harness:
             harness.answer(run, subject.model, subject.tokenizer)
     records = summary(open_runs(out))
-    write_whole(out / "results.json", (json.dumps(records, indent=2, ensure_ascii=False) + "\n").encode())
+    write_json(out / "results.json", records)
     text = "\n".join(grid.markdown() for grid in evaluation_grids(records))
     write_whole(out / "results.md", f"# Evaluation\n\n{text}".encode())
     return records

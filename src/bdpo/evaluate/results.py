@@ -19,7 +19,7 @@ from typing import Any
 
 from bdpo.errors import BdpoError
 from bdpo.evaluate.replies import RecordFile
-from bdpo.scored import key_difference, write_whole
+from bdpo.scored import key_difference, write_json
 
 FORMAT = 1
 RUN_FILE = "run.json"
@@ -168,7 +168,7 @@ def _runs(out: Path) -> Iterator[Run]:
 def _write(run: Run) -> None:
     content = {"format": FORMAT, **asdict(run)}
     del content["folder"]
-    write_whole(run.folder / RUN_FILE, (json.dumps(content, indent=2, ensure_ascii=False) + "\n").encode())
+    write_json(run.folder / RUN_FILE, content)
 
 
 def prompt_scores(outcomes: Sequence[Outcome]) -> dict[str, float | None]:
