@@ -22,10 +22,10 @@ from rich.console import Console
 from rich.table import Table
 
 from bdpo import models
-from bdpo.allocator import keep_freed_memory
 from bdpo.evaluate.benchmarks import load_suite
 from bdpo.evaluate.generate import LocalGenerator
 from bdpo.evaluate.replies import Prompts, Sampling, collect
+from bdpo.forward.allocator import keep_freed_memory
 from bdpo.tokens import prompt_ids
 
 

@@ -71,8 +71,8 @@ HEADER = """# Estimated and measured memory of training
     {command}
 
 Starter model (135 M parameters), float32, CPU, {date}. Tokens are those of the largest micro-batch, prompts
-once; the measured peak is resident memory of the whole process, scoring included. The gaps of the heap (`bdpo.memory`)
-were fitted to the settings with LoRA; they are of glibc 2.36, and other C libraries leave fewer.
+once; the measured peak is resident memory of the whole process, scoring included. The gaps of the heap
+(`bdpo.recipe.memory`) were fitted to the settings with LoRA; they are of glibc 2.36, and other C libraries leave fewer.
 
 | setting | tokens | estimated [GB] | measured [GB] | ratio |
 | --- | ---: | ---: | ---: | ---: |"""
@@ -80,7 +80,7 @@ were fitted to the settings with LoRA; they are of glibc 2.36, and other C libra
 
 def estimate(**setting: Any) -> dict[str, float]:
     """What the dry run says."""
-    from bdpo.dryrun import dry_run
+    from bdpo.recipe.dryrun import dry_run
 
     with tempfile.TemporaryDirectory() as folder:
         found = dry_run(_recipe(**setting), Path(folder) / "run")
@@ -89,7 +89,7 @@ def estimate(**setting: Any) -> dict[str, float]:
 
 def measure(**setting: Any) -> dict[str, float]:
     """The peak of the run itself."""
-    from bdpo.run import run_recipe
+    from bdpo.recipe.run import run_recipe
 
     with tempfile.TemporaryDirectory() as folder:
         run_recipe(_recipe(**setting), Path(folder) / "run")
@@ -100,7 +100,7 @@ WORKERS = {"estimate": estimate, "measure": measure}
 
 
 def _recipe(batch: int, peft: dict[str, Any] | None = None, checkpointing: bool = False) -> Any:
-    from bdpo.config import parse_recipe
+    from bdpo.recipe.sections import parse_recipe
 
     train = {
         "per_device_train_batch_size": batch, "num_train_epochs": 1, "gradient_checkpointing": checkpointing,

@@ -3,8 +3,8 @@
     python -m benchmarks.scaling
 
 Only the shapes of the models are made (a config and the starter's tokenizer), and pairs of about 1,024 tokens. Nothing
-is measured: it is the arithmetic of bdpo.memory, with weights, gradients and optimiser divided by the devices that
-share them.
+is measured: it is the arithmetic of bdpo.recipe.memory, with weights, gradients and optimiser divided by the devices
+that share them.
 """
 
 from __future__ import annotations
@@ -17,10 +17,10 @@ from typing import Any
 from transformers import LlamaConfig, PreTrainedConfig, Qwen2Config
 
 from bdpo import models
-from bdpo.config import parse_recipe
-from bdpo.dryrun import dry_run
-from bdpo.memory import BYTES
 from bdpo.pairs import PreferencePair, write_pairs
+from bdpo.recipe.dryrun import dry_run
+from bdpo.recipe.memory import BYTES
+from bdpo.recipe.sections import parse_recipe
 
 SHAPES: dict[str, PreTrainedConfig] = {
     "7B (Qwen2-7B's shape)": Qwen2Config(

@@ -110,7 +110,7 @@ def run_bdpo(args: argparse.Namespace) -> dict[str, Any]:
     from peft import LoraConfig
     from transformers import set_seed
 
-    from bdpo.layout import Tree, lay_out
+    from bdpo.forward.layout import Tree, lay_out
     from bdpo.score import score
     from bdpo.train import BDPOConfig, BDPOTrainer
 

@@ -11,7 +11,7 @@ from peft import LoraConfig
 
 from bdpo.cli import main
 from bdpo.score import score
-from bdpo.scored import ScoredData
+from bdpo.score.folder import ScoredData
 from bdpo.train import BDPOConfig, BDPOTrainer
 from plain_dpo import BETA, HELD_OUT, PAIRS, RATE, Make
 from tiny import Bdpo, tiny_model, tiny_tokenizer

@@ -11,7 +11,7 @@ from torch import Tensor
 from torch.nn.functional import logsigmoid
 from torch.testing import assert_close
 
-from bdpo.scored import ScoredData
+from bdpo.score.folder import ScoredData
 from bdpo.train import BDPOTrainer
 from tiny import make_pairs, tiny_model
 

@@ -17,9 +17,9 @@ from accelerate.state import AcceleratorState
 from accelerate.utils import DistributedType
 
 from bdpo import cli
-from bdpo.config import load_recipe
 from bdpo.errors import BdpoError
-from bdpo.run import run_recipe
+from bdpo.recipe.run import run_recipe
+from bdpo.recipe.sections import load_recipe
 from bdpo.train import BDPOTrainer
 
 REASON = "Rank 1 has had enough: this is the sentence that the user must see."

@@ -1,29 +1,30 @@
 """bdpo: Balanced Direct Preference Optimization for the safety alignment of chat models.
 
-One straight way for the data; each module is one arrow, each stage writes what the next one reads, and an import
-points only to the left:
+One straight way for the data. Each stage writes what the next one reads, and an import points only to rooms that stand
+before its own; a test keeps it.
 
-    pairs -> tokens -> layout -> logprobs -> comprehension -> balance -> losses -> train -> evaluate
+    pairs -> tokens -> forward -> method (comprehension, balance, losses) -> score -> train -> evaluate
 
-    pairs/            PreferencePair; readers for files and hub data sets; the data check
-    tokens.py         chat template -> token ids of a prompt and its two replies
-    layout.py         a prefix and its branches -> one batch of tensors
-    logprobs.py       THE function from (model, batch) to log-probabilities (attention.py, head.py, lora.py: its parts)
-    comprehension.py  log-likelihoods -> mutual information (pure)
-    balance.py        mutual information -> weights and scale (pure)
-    losses.py         log-ratios -> loss, rewards (pure)
-    score.py          stage 1: one pass of the frozen model -> a scored data set (scored.py: its folder)
-    train_config.py   stage 2: BDPOConfig
-    train.py          stage 2: BDPOTrainer (prepare.py, batches.py, metrics.py: what goes in and out)
-    run.py            a recipe from beginning to end (config.py: what a recipe may say; card.py: the model card)
-    models.py         what a model name means (allocator.py, memory.py: speed and size on the machine at hand)
-    evaluate/         stage 3: benchmarks, generation, judges, statistics; nothing left of it imports it
-    cli.py            the commands (cli_evaluate.py: those of stage 3; demo.py, dryrun.py, summary.py: what they show)
-    starter/          the embedded data set
+    errors.py  files.py  processes.py    the ground: one exception; artefacts and their keys; this process among others
+    starter/     the embedded data set
+    pairs/       rows of any source -> PreferencePair; the data check
+    tokens.py    chat template -> token ids of a prompt and its two responses
+    models/      what a model name means; loading; merging
+    forward/     (model, trees) -> log-probabilities, fast
+    method/      comprehension, balance, losses, metrics: the paper, pure
+    score/       stage 1: one pass of the frozen model -> a scored folder
+    train/       stage 2: BDPOConfig, BDPOTrainer
+    evaluate/    stage 3: benchmarks, replies, judges, comparison
+    recipe/      a run from beginning to end
+    cli/         the commands; nothing imports it
+
+Each room's `__init__` says what stands in it. docs/architecture.md follows one pair through the house.
 
 In Python:
 
     from bdpo import BDPOConfig, BDPOTrainer, load_pairs
+
+`bdpo.balance`, `bdpo.comprehension`, `bdpo.losses` and `bdpo.scored` are short names of modules in method/ and score/.
 """
 
 from __future__ import annotations
@@ -35,14 +36,14 @@ if TYPE_CHECKING:
     from bdpo.errors import BdpoError
     from bdpo.pairs import PreferencePair, load_pairs
     from bdpo.train import BDPOTrainer
-    from bdpo.train_config import BDPOConfig
+    from bdpo.train.config import BDPOConfig
 
 __version__ = "0.1.0"
 __all__ = ["BDPOConfig", "BDPOTrainer", "BdpoError", "PreferencePair", "load_pairs"]
 
 _HOME = {
-    "BDPOConfig": "bdpo.train_config",
-    "BDPOTrainer": "bdpo.train",
+    "BDPOConfig": "bdpo.train.config",
+    "BDPOTrainer": "bdpo.train.trainer",
     "BdpoError": "bdpo.errors",
     "PreferencePair": "bdpo.pairs",
     "load_pairs": "bdpo.pairs",

@@ -1,5 +1,10 @@
 """The one exception for what a user can mend."""
 
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable
+
 
 class BdpoError(ValueError):
     """Bad input or a state the user can mend.
@@ -12,3 +17,15 @@ class BdpoError(ValueError):
 def first_line(error: Exception) -> str:
     """What an error says, without what it says below its first line."""
     return (str(error).strip().splitlines() or [type(error).__name__])[0]
+
+
+def unknown(kind: str, name: object, known: Iterable[str]) -> BdpoError:
+    """The refusal of a name that is not in a table, with the nearest that is.
+
+    >>> print(unknown("weighting", "sigmoyd", ["sigmoid", "ratio"]))
+    Unknown weighting 'sigmoyd': use one of sigmoid, ratio; did you mean 'sigmoid'?
+    """
+    names = list(known)
+    near = difflib.get_close_matches(str(name), names, n=1)
+    hint = f"; did you mean '{near[0]}'?" if near else "."
+    return BdpoError(f"Unknown {kind} {str(name)!r}: use one of {', '.join(names)}{hint}")

@@ -33,8 +33,8 @@ from bdpo.evaluate.replies import Generator, Reply, Sampling, collect
 from bdpo.evaluate.results import Outcome, Run, TaskRecord, claim_run, open_runs
 from bdpo.evaluate.tables import evaluation_grids, summary
 from bdpo.evaluate.transforms import transform_items
+from bdpo.files import write_json, write_whole
 from bdpo.pairs import load_pairs
-from bdpo.scored import write_json, write_whole
 
 JUDGED_AT_A_TIME = 64  # prompts whose verdicts or log-probabilities a killed evaluation may lose
 PREFERENCES = "preferences"

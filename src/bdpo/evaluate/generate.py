@@ -23,9 +23,9 @@ from transformers import (
     TopPLogitsWarper,
 )
 
-from bdpo.allocator import keep_freed_memory
 from bdpo.errors import BdpoError
 from bdpo.evaluate.replies import OnBatch, Prompts, Reply, Sampling
+from bdpo.forward.allocator import keep_freed_memory
 from bdpo.models import weights_hash
 from bdpo.pairs import Message
 from bdpo.tokens import prompt_ids, stop_ids, tokenizer_key

@@ -10,10 +10,10 @@ from tqdm import tqdm
 from transformers import PreTrainedTokenizerBase
 
 from bdpo.errors import BdpoError
-from bdpo.layout import Tree
-from bdpo.logprobs import choose_layout
+from bdpo.forward.layout import Tree
+from bdpo.forward.logprobs import choose_layout
+from bdpo.forward.passes import Pass
 from bdpo.pairs import Message
-from bdpo.score import Pass
 from bdpo.tokens import options_ids
 
 

@@ -17,10 +17,8 @@ from pathlib import Path
 from typing import Any, Literal, Protocol
 
 from bdpo.errors import BdpoError
-from bdpo.models import cache_dir
+from bdpo.files import cache_dir, key_difference, key_digest
 from bdpo.pairs import Message
-from bdpo.score import key_digest
-from bdpo.scored import key_difference
 
 Prompts = Mapping[str, Sequence[Message]]
 """Conversations by id, each ending before the reply."""

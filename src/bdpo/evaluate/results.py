@@ -19,7 +19,7 @@ from typing import Any
 
 from bdpo.errors import BdpoError
 from bdpo.evaluate.replies import RecordFile
-from bdpo.scored import key_difference, write_json
+from bdpo.files import key_difference, write_json
 
 FORMAT = 1
 RUN_FILE = "run.json"

@@ -18,7 +18,7 @@ from bdpo.pairs.check_report import CheckReport, Finding
 from bdpo.pairs.control import control_tokens, found_control_tokens, strip_control_tokens
 from bdpo.pairs.load import LoadedPairs, load_pairs, pairs_from_rows, write_pairs
 from bdpo.pairs.record import Message, PreferencePair
-from bdpo.pairs.safedpo import safedpo_pairs
+from bdpo.pairs.safedpo import pairs_for_loss, safedpo_pairs
 
 __all__ = [
     "CheckReport",
@@ -30,6 +30,7 @@ __all__ = [
     "control_tokens",
     "found_control_tokens",
     "load_pairs",
+    "pairs_for_loss",
     "pairs_from_rows",
     "safedpo_pairs",
     "strip_control_tokens",

@@ -39,6 +39,15 @@ def safedpo_pairs(pairs: Iterable[PreferencePair]) -> tuple[list[PreferencePair]
     return kept, {reason: n for reason, n in counts.items() if n}
 
 
+def pairs_for_loss(loss: str, pairs: list[PreferencePair]) -> tuple[list[PreferencePair], dict[str, int]]:
+    """The pairs that a loss trains on, and how many were changed or dropped: for `safedpo` its data step, else all.
+
+    Raises:
+        BdpoError: as `safedpo_pairs`.
+    """
+    return safedpo_pairs(pairs) if loss == "safedpo" else (pairs, {})
+
+
 def _swapped(pair: PreferencePair) -> PreferencePair:
     return replace(
         pair,

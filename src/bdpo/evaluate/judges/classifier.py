@@ -24,7 +24,8 @@ from transformers import AutoConfig, AutoModelForCausalLM, AutoModelForSequenceC
 
 from bdpo.errors import BdpoError, first_line
 from bdpo.evaluate.judges.verdict import COMPLIANCE, DEGENERATE, PARTIAL, REFUSAL, SAFE, UNPARSED, UNSAFE, Verdict
-from bdpo.models import LOADING_ERRORS, processes, resolve, weights_hash
+from bdpo.models import LOADING_ERRORS, resolve, weights_hash
+from bdpo.processes import processes
 
 BATCH = 8
 VERSION = "1"  # of the forms below; the model's weights are the rest of a verdict's version

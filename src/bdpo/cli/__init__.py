@@ -1,0 +1,11 @@
+"""The command line: parses, calls one function, prints. Nothing imports it.
+
+commands.py  `bdpo`, and the commands of data, scoring, training and merging
+evaluate.py  the commands of stage 3
+demo.py      the whole way on the embedded default
+tables.py    what commands print of scores and of training
+"""
+
+from bdpo.cli.commands import app, main
+
+__all__ = ["app", "main"]

@@ -1,0 +1,242 @@
+"""The command line: parses, calls one function, prints."""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+import warnings
+from functools import partial
+from pathlib import Path
+from typing import Annotated, NoReturn
+
+import typer
+
+from bdpo.cli.evaluate import EPILOG, evaluate_app
+from bdpo.errors import BdpoError
+from bdpo.processes import first_to_say
+
+app = typer.Typer(
+    help="Balanced DPO for the safety alignment of chat models: check data, measure, train, evaluate, compare.",
+    epilog=EPILOG,
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+data_app = typer.Typer(help="Look at preference data before training on it.", no_args_is_help=True)
+app.add_typer(data_app, name="data")
+app.add_typer(evaluate_app)
+
+_DATA = "starter, a .jsonl/.json/.csv/.parquet file (also .gz), a save_to_disk folder, or a hub name."
+_MODEL = "starter, a model folder, a PEFT adapter folder, a .gguf file, or a hub name."
+Model = Annotated[str, typer.Option(help=_MODEL)]
+Split = Annotated[str | None, typer.Option(help="Split of the data; train where there are several.")]
+Config = Annotated[str | None, typer.Option("--data-config", help="Configuration of a hub data set.")]
+Format = Annotated[str | None, typer.Option(help="canonical, trl, hh or pku; recognised if left out.")]
+Prefer = Annotated[str | None, typer.Option(help="PKU-SafeRLHF only: safety-protocol, safer or helpful.")]
+Sample = Annotated[int | None, typer.Option(help="PKU-SafeRLHF: draw N pairs of each kind of prompt.")]
+Seed = Annotated[int, typer.Option(help="Seed of every draw.")]
+Strip = Annotated[bool, typer.Option("--strip-control-tokens", help="Strip control tokens found in texts.")]
+Recipe = Annotated[Path | None, typer.Option(help="A recipe (YAML); see recipes/. Left out: the defaults.")]
+Overrides = Annotated[list[str] | None, typer.Option("--set", help="section.key=value, over the recipe; repeatable.")]
+MaxLength = Annotated[int, typer.Option(help="Longest prompt + longer reply, in tokens.")]
+
+
+@data_app.command("check", epilog=EPILOG)
+def data_check(
+    data: Annotated[str, typer.Argument(help=_DATA)],
+    against: Annotated[
+        str | None, typer.Option(help="Other data, such as a test set, read alike: prompts must not be in both.")
+    ] = None,
+    against_split: Annotated[str | None, typer.Option(help="Split of --against.")] = None,
+    model: Model = "starter",
+    split: Split = None,
+    data_config: Config = None,
+    format: Format = None,
+    prefer: Prefer = None,
+    sample: Sample = None,
+    seed: Seed = 0,
+    strip_control_tokens: Strip = False,
+    max_length: MaxLength = 1024,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON for machines.")] = False,
+) -> None:
+    """Check preference pairs; exit code 1 when there are errors in them.
+
+    Finds broken rows, empty or identical replies, duplicate and contradictory prompts, unsafe chosen
+    replies, length bias, refusals, rows that are too long, control tokens inside texts, and overlap.
+    The lengths and control tokens are those of --model's tokenizer.
+    """
+    from rich.console import Console
+
+    from bdpo import models
+    from bdpo.pairs import check_pairs, control_tokens, load_pairs
+
+    tokenizer = models.load_tokenizer(model)
+    strip = control_tokens(tokenizer) if strip_control_tokens else ()
+    read = partial(
+        load_pairs, format=format, prefer=prefer, sample=sample, seed=seed,
+        strip_control_tokens=strip, on_error="collect",
+    )  # fmt: skip
+    loaded = read(data, split=split, config=data_config)
+    other_config = data_config if against == data else None  # another split of it
+    other = None if against is None else read(against, split=against_split, config=other_config)
+    report = check_pairs(loaded, against=other, tokenizer=tokenizer, max_length=max_length)
+    if as_json:
+        print(json.dumps(report.to_dict(), indent=2, ensure_ascii=False))
+    else:
+        report.render(Console())
+    raise typer.Exit(1 if report.has_errors else 0)
+
+
+@app.command(epilog=EPILOG)
+def score(
+    out: Annotated[Path, typer.Option(help="Folder for the scored data set; run again to go on after a stop.")],
+    model: Annotated[str | None, typer.Option(help=_MODEL)] = None,
+    data: Annotated[str | None, typer.Option(help=_DATA)] = None,
+    estimator: Annotated[str | None, typer.Option(help="pmi (default), entropy or contrastive.")] = None,
+    config: Recipe = None,
+    set_: Overrides = None,
+) -> None:
+    """Measure how well the model comprehends each reply (stage 1).
+
+    One pass of the frozen model over the training pairs. The folder holds the reference log-probabilities, the
+    marginal ones and the comprehension of each reply; training reads it and needs no reference model. Everything
+    else about the model and the data is said as in a recipe, for example --set data.prefer=safer.
+    """
+    from rich.console import Console
+
+    from bdpo.cli.tables import render_summary
+    from bdpo.processes import processes
+    from bdpo.recipe.run import load_model, read_data
+    from bdpo.recipe.sections import load_recipe
+    from bdpo.score import score as score_pairs
+    from bdpo.score.summary import summarise_scores
+
+    flags = {"model.name": model, "data.train": data, "score.estimator": estimator}
+    given = [f"{key}={value}" for key, value in flags.items() if value is not None]
+    recipe = load_recipe(config, [*(set_ or []), *given])
+    read = read_data(recipe)
+    loaded = load_model(recipe)
+    console = Console(quiet=not processes().is_main_process)
+    _say(console, f"{len(read.train)} pairs of {recipe.data.train}, model {loaded.label}.")
+    for reason, n in read.counts.items():
+        _say(console, f"  {n} rows {reason}")
+    scored = score_pairs(loaded.model, loaded.tokenizer, read.train, out, recipe.options().scoring())
+    render_summary(summarise_scores(scored.rows), console)
+    again = "".join(f" --set {override}" for override in (*(set_ or []), *given))
+    _say(console, f"Scores: {out}. Next: bdpo train --config {config or 'recipes/starter.yaml'}{again} "
+         f"--set score.dir={out}")  # fmt: skip
+
+
+@app.command(epilog=EPILOG)
+def train(
+    config: Recipe = None,
+    set_: Overrides = None,
+    out: Annotated[Path | None, typer.Option(help="Folder of the run; runs/NAME-OF-RECIPE if left out.")] = None,
+    resume: Annotated[bool, typer.Option("--resume", help="Go on from the last checkpoint in the folder.")] = False,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Resolve, check and estimate memory; train nothing.")
+    ] = False,
+) -> None:
+    """Train with B-DPO or a baseline, as a recipe says (stage 2).
+
+    Scores the pairs first where that was not done. The baseline of any recipe is one override away:
+    --set balance.enabled=false is plain DPO, --set loss.name=ipo is balanced IPO.
+    """
+    from rich.console import Console
+
+    from bdpo.cli.tables import render_metrics
+    from bdpo.processes import processes
+    from bdpo.recipe.run import run_recipe
+    from bdpo.recipe.sections import load_recipe
+
+    recipe = load_recipe(config, set_)
+    out = out or Path(recipe.train.get("output_dir") or Path("runs") / (config.stem if config else "train"))
+    console = Console()
+    if dry_run:
+        from bdpo.recipe.dryrun import dry_run as estimate
+
+        estimate(recipe, out).render(console)
+        return
+    callbacks = []
+    if recipe.evaluate is not None:
+        from bdpo.evaluate.judges import make_judge
+        from bdpo.recipe.callback import EvaluationCallback
+
+        callbacks.append(EvaluationCallback(recipe.evaluate, make_judge("rules"), recipe.data.seed))
+    try:
+        result = run_recipe(recipe, out, resume=resume, callbacks=callbacks)
+    except KeyboardInterrupt:
+        _stopped(" with --resume" if any(out.glob("checkpoint-*")) else "")
+    if processes().is_main_process:
+        render_metrics(result.metrics, result.history, console)
+        _say(console, f"The run lies in {out} (README.md is its model card).")
+        if (out / "adapter_config.json").exists():
+            _say(
+                console,
+                f"Next: bdpo merge {out} --out {out}-merged gives plain weights for vLLM or llama.cpp.",
+            )
+
+
+@app.command(epilog=EPILOG)
+def merge(
+    run: Annotated[Path, typer.Argument(help="A run's folder, or any PEFT adapter folder.")],
+    out: Annotated[Path, typer.Option(help="Folder for the plain weights; must not exist or be empty.")],
+    dtype: Annotated[str, typer.Option(help="float32, bfloat16, float16, or auto: as the base is stored.")] = "auto",
+) -> None:
+    """Write an adapter merged into its base, as plain weights for vLLM, llama.cpp's converter and the like."""
+    from bdpo import models
+
+    models.merge(run, out, dtype=dtype)
+    print(f"Merged weights and tokenizer: {out}")
+
+
+@app.command(epilog=EPILOG)
+def demo(
+    out: Annotated[
+        Path, typer.Option(help="Folder of the demo run; a new one is made beside it if it is taken.")
+    ] = Path("runs/demo"),
+    pairs: Annotated[int, typer.Option(help="Training pairs of the starter data; all are 339.")] = 144,
+) -> None:
+    """The whole way on the embedded default: check, score, train, before and after. About 5 minutes on 2 cores."""
+    from rich.console import Console
+
+    from bdpo.cli.demo import run_demo
+
+    run_demo(out, pairs=pairs, console=Console())
+
+
+def _say(console: object, text: str) -> None:
+    console.print(text, highlight=False, soft_wrap=True)  # type: ignore[attr-defined]
+
+
+def main() -> None:
+    """Entry point of the command `bdpo`."""
+    debug = "--debug" in sys.argv
+    sys.argv = [argument for argument in sys.argv if argument != "--debug"]
+    os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")  # no warnings when a data loader forks
+    warnings.filterwarnings("ignore", category=FutureWarning)  # peft calls what transformers renamed
+    try:
+        app()
+    except BdpoError as error:
+        if debug:
+            raise
+        _fail(str(error))
+    except OSError as error:
+        if debug:
+            raise
+        _fail(f"{error.filename or 'A file'}: {error.strerror or error}.")
+    except SystemExit as stop:
+        if isinstance(getattr(stop.__context__, "__cause__", None), KeyboardInterrupt):  # Typer makes it an exit
+            _stopped()
+        raise
+
+
+def _stopped(how: str = "") -> NoReturn:
+    _fail(f"Stopped. What was written is kept; run the same command again{how}.", 130)
+
+
+def _fail(sentence: str, code: int = 2) -> NoReturn:
+    if first_to_say(sentence):
+        print(f"bdpo: {sentence}", file=sys.stderr)
+    sys.exit(code)

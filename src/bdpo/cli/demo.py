@@ -1,0 +1,102 @@
+"""`bdpo demo`: the whole way on the embedded default, explained as it goes."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from bdpo import models
+from bdpo.cli.tables import render_metrics, render_summary
+from bdpo.evaluate.compare import compare
+from bdpo.evaluate.evaluation import Plan, evaluate, local_models, plan_tasks
+from bdpo.evaluate.judges import make_judge
+from bdpo.evaluate.replies import Sampling
+from bdpo.evaluate.results import Run, open_runs
+from bdpo.evaluate.tables import comparison_grids
+from bdpo.pairs import check_pairs, load_pairs
+from bdpo.recipe.run import load_model, read_data, run_recipe
+from bdpo.recipe.sections import parse_recipe
+from bdpo.score import score
+from bdpo.score.summary import summarise_scores
+
+_ASKED = Plan("starter", limit=16, sampling=Sampling(max_new_tokens=48))  # half a minute a model on two cores
+
+
+def demo_recipe(pairs: int) -> dict[str, Any]:
+    """The recipe of the demo, on a seeded draw of the starter data."""
+    return {
+        "model": {"name": "starter"},
+        "data": {"train": "starter", "eval": "starter", "eval_split": "validation", "limit": pairs},
+        "train": {
+            "num_train_epochs": 1,
+            "per_device_train_batch_size": 8,
+            "per_device_eval_batch_size": 8,
+            "learning_rate": 3e-4,
+            "lr_scheduler_type": "cosine",
+            "warmup_steps": 2,
+            "logging_steps": 3,
+            "save_strategy": "no",
+        },
+        "peft": {"r": 16, "lora_alpha": 32},
+    }
+
+
+def run_demo(out: Path, *, pairs: int, console: Console) -> Path:
+    """Check, score, train and compare before with after; returns the run's folder."""
+    out = _free(out)
+    recipe = parse_recipe(demo_recipe(pairs), where="demo")
+    _step(console, 1, f"Check the starter data ({models.STARTER_LABEL} is the model)")
+    loaded = load_model(recipe)
+    check_pairs(load_pairs("starter"), against=load_pairs("starter", split="validation"),
+                tokenizer=loaded.tokenizer, max_length=recipe.data.max_length).render(console)  # fmt: skip
+    _step(console, 2, f"Measure comprehension: one pass of the frozen model over {pairs} pairs")
+    scores = score(loaded.model, loaded.tokenizer, read_data(recipe).train, options=recipe.options().scoring())
+    render_summary(summarise_scores(scores.rows), console)
+    _step(console, 3, "Train with B-DPO (LoRA): the better understood reply of a pair pulls less")
+    result = run_recipe(recipe, out)
+    render_metrics(result.metrics, result.history, console)
+    _step(console, 4, "Evaluate before and after: harmful prompts, and harmless ones that look alike, all held out")
+    judge = make_judge("rules")
+    tasks, _ = plan_tasks(_ASKED, judge)
+    evaluate(local_models([("before", "starter"), ("after", str(out))]), tasks, out / "evaluation", judge)
+    comparison_grids(compare([out / "evaluation"]))[-1].render(console)  # each suite has one benchmark here
+    console.print(sample_replies(*open_runs(out / "evaluation")))
+    console.print(
+        f"\nThe run lies in {out}: the adapter, recipe.yaml, metrics.json and README.md, its model card."
+        f"\nThe scores lie in {scores.path}; training again with another beta or loss reuses them."
+        f"\nThe evaluation lies in {out / 'evaluation'}. Of {_ASKED.limit} prompts six must change, all one way, for "
+        "p < 0.05, and the judge of rules needs a word of refusal, which most refusals of the starter data do without: "
+        "this shows the way, not a safer model. docs/evaluation.md has the larger evaluation. Next, on your own pairs:"
+        "\n  bdpo data check YOUR_PAIRS.jsonl"
+        "\n  bdpo train --config recipes/starter.yaml --set data.train=YOUR_PAIRS.jsonl --out runs/mine",
+        highlight=False,
+        soft_wrap=True,
+    )
+    return out
+
+
+def sample_replies(before: Run, after: Run, *, each: int = 2) -> Table:
+    """The first replies of each benchmark side by side, with what the judge made of them."""
+    table = Table(title="Sample replies", title_justify="left", show_lines=True)
+    for heading in ("prompt", "before", "after"):
+        table.add_column(heading, ratio=1, overflow="fold")
+    for task in before.tasks:
+        for old, new in list(zip(before.whole(task), after.whole(task), strict=True))[:each]:
+            replies = (f"{outcome.reply.strip()}\n({outcome.verdict})" for outcome in (old, new))
+            table.add_row(*map(Text, (old.request, *replies)))
+    return table
+
+
+def _free(out: Path) -> Path:
+    """`out`, or the first of out-2, out-3 ... that is not taken."""
+    candidates = [out, *(out.with_name(f"{out.name}-{n}") for n in range(2, 100))]
+    return next(path for path in candidates if not path.exists())
+
+
+def _step(console: Console, number: int, text: str) -> None:
+    console.print()
+    console.print(f"[bold]{number}. {text}", highlight=False)

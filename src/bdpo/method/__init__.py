@@ -1,0 +1,7 @@
+"""The method, pure: tensors and plain numbers in, tensors or a small named dataclass out; no model, file or config.
+
+comprehension.py  log-likelihoods -> mutual information [nats/token]
+balance.py        mutual information -> weights and scale
+losses.py         log-ratios -> loss and rewards; the table of losses
+metrics.py        per-pair statistics -> what is logged
+"""

@@ -1,0 +1,28 @@
+"""What a model name means; loading; merging.
+
+names.py    a name -> where the model lies (starter, folder, adapter, .gguf file, hub)
+gguf.py     GGUF files and the starter model -> float32 folders in the cache
+loading.py  a name -> model and tokenizer in memory
+weights.py  what the numbers of a model depend on
+merging.py  adapter and base -> plain weights
+"""
+
+from bdpo.models.gguf import STARTER, STARTER_LABEL
+from bdpo.models.loading import LOADING_ERRORS, LoadedModel, load, load_tokenizer
+from bdpo.models.merging import merge
+from bdpo.models.names import base_folder, known_as, resolve
+from bdpo.models.weights import weights_hash
+
+__all__ = [
+    "LOADING_ERRORS",
+    "STARTER",
+    "STARTER_LABEL",
+    "LoadedModel",
+    "base_folder",
+    "known_as",
+    "load",
+    "load_tokenizer",
+    "merge",
+    "resolve",
+    "weights_hash",
+]

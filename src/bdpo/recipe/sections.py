@@ -1,0 +1,264 @@
+"""What a recipe may say: one model a section, and the YAML that fills them. Unknown keys are errors."""
+
+from __future__ import annotations
+
+import dataclasses
+import difflib
+from pathlib import Path
+from typing import Any, Literal, get_args, get_type_hints
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError, create_model, model_validator
+
+from bdpo.errors import BdpoError
+from bdpo.method.losses import loss_parameters
+from bdpo.train.config import BDPOConfig
+from bdpo.train.options import RECIPE_KEYS, MethodOptions
+
+
+class Section(BaseModel):
+    """A section of a recipe: frozen, and refuses keys it does not know."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, protected_namespaces=())
+
+
+class ModelSection(Section):
+    """The model as it is handed in: it is the reference, and the policy starts from it."""
+
+    name: str = "starter"  # starter, a folder, a PEFT adapter folder, a .gguf file, or a hub name
+    revision: str | None = None  # of a hub name
+    dtype: Literal["auto", "float32", "bfloat16", "float16"] = "float32"
+    attn_implementation: str | None = None  # sdpa or eager; others fall back to the padded layout
+    quantization: Literal["4bit"] | None = None  # QLoRA; needs the extra `qlora`
+    chat_template: str | None = None  # a Jinja template that replaces the tokenizer's, or the path of one
+
+
+class DataSection(Section):
+    """Preference pairs: a file, a folder of save_to_disk, a hub name, or `starter`."""
+
+    train: str = "starter"
+    split: str | None = None
+    eval: str | None = None  # None: `holdout` pairs of the training data
+    eval_split: str | None = None
+    config: str | None = None  # configuration of a hub data set
+    format: str | None = None  # None: recognised; canonical, trl, hh, pku
+    prefer: Literal["safety-protocol", "safer", "helpful"] | None = None  # PKU-SafeRLHF: must be said
+    sample: int | None = Field(default=None, ge=1)  # PKU-SafeRLHF: so many safe-prompt and so many unsafe-prompt pairs
+    limit: int | None = Field(default=None, ge=1)  # train on so many pairs, drawn with `seed`
+    # hold so many pairs out for evaluation, drawn with `seed`, none sharing a prompt with training
+    holdout: int = Field(default=0, ge=0)
+    seed: int = 0
+    max_length: int | None = Field(default=1024, ge=2)  # prompt + longer reply [tokens]
+    strip_control_tokens: bool = False  # strip control tokens found in the text; else such a pair is an error
+
+
+def _of_table(section: str) -> type[Section]:
+    """A section with the keys that the table of options (`bdpo.train.options`) gives it."""
+    hints = get_type_hints(MethodOptions)
+    keys: dict[str, Any] = {}
+    for key, option in RECIPE_KEYS.items():
+        of, _, name = key.partition(".")
+        if of == section:
+            names = option.metadata.get("names")
+            kind = Literal[names] if names else hints[option.name]
+            bounds = {bound: option.metadata[bound] for bound in ("gt", "ge") if bound in option.metadata}
+            keys[name] = (kind, Field(default=option.default, description=option.metadata["help"], **bounds))
+    return create_model(section, __base__=Section, **keys)
+
+
+class ScoreSection(_of_table("score")):  # type: ignore[misc]
+    """Stage 1."""
+
+    dir: str | None = None  # a scored folder to use or make; None: the cache, keyed by what the scores depend on
+
+
+class BalanceSection(_of_table("balance")):  # type: ignore[misc]
+    """Which response pulls less, and how much."""
+
+
+class LossSection(BaseModel):
+    """A loss by name, and its own parameters as further keys (checked against the loss)."""
+
+    model_config = ConfigDict(extra="allow", frozen=True)
+
+    name: str = "dpo"
+
+    @model_validator(mode="before")
+    @classmethod
+    def _plain(cls, values: Any) -> Any:
+        """TRL's name for dpo, and numbers like 1e-1, which are text to YAML."""
+        if not isinstance(values, dict):
+            return values
+        plain = {key: value if key == "name" else _number(value) for key, value in values.items()}
+        return plain | {"name": "dpo"} if plain.get("name") == "sigmoid" else plain
+
+
+class EvaluateSection(Section):
+    """What `bdpo train` asks the model while it trains and at the end; without the section it asks nothing."""
+
+    suite: str = "starter"  # suites and benchmarks, as for `bdpo evaluate --suite`
+    every: int | None = Field(default=None, ge=1)  # steps; None: at the end only
+    limit: int | None = Field(default=16, ge=1)  # prompts of each benchmark, drawn with data.seed
+    max_new_tokens: int = Field(default=64, ge=1)
+    # training stops above this share of harmless prompts not answered
+    stop_over_refusal: float | None = Field(default=None, ge=0, le=1)
+    stop_displacement: float | None = Field(default=None, lt=0)  # ... below this mean chosen log-ratio [nats]
+
+
+class Recipe(Section):
+    """A whole run."""
+
+    model: ModelSection = ModelSection()
+    data: DataSection = DataSection()
+    score: ScoreSection = ScoreSection()
+    balance: BalanceSection = BalanceSection()
+    loss: LossSection = LossSection()
+    train: dict[str, Any] = {}  # passed to TrainingArguments
+    peft: dict[str, Any] | None = None  # passed to LoraConfig; null trains all weights
+    evaluate: EvaluateSection | None = None
+
+    def options(self) -> MethodOptions:
+        """What the sections say of loss, balance and scoring."""
+        loss = dict(self.loss.model_extra or {})
+        values: dict[str, Any] = {}
+        for key, option in RECIPE_KEYS.items():
+            section, _, name = key.partition(".")
+            if section != "loss":
+                values[option.name] = getattr(getattr(self, section), name)
+            elif name and name != "name":
+                values[option.name] = loss.pop(name, None)
+        return MethodOptions(**values, loss_type=self.loss.name, loss_params=loss or None)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _without_empty_sections(cls, content: Any) -> Any:
+        """A section whose keys are all commented out is None to YAML."""
+        return {k: v for k, v in content.items() if v is not None} if isinstance(content, dict) else content
+
+
+# what the trainer's config holds and a recipe says in another section than train
+_ELSEWHERE = {option.name: key for key, option in RECIPE_KEYS.items()} | {"scores_dir": "score.dir"}
+
+
+def load_recipe(path: str | Path | None, overrides: list[str] | None = None) -> Recipe:
+    """Read a recipe, with `section.key=value` overrides (values are YAML).
+
+    Raises:
+        BdpoError: unreadable file, unknown or ill-typed key (with the nearest right name).
+    """
+    content: Any = {}
+    if path is not None:
+        try:
+            content = yaml.safe_load(Path(path).read_text(encoding="utf-8")) or {}
+        except FileNotFoundError:
+            raise BdpoError(f"No recipe at {path}: check --config.") from None
+        except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+            raise BdpoError(f"{path} cannot be read as YAML: {' '.join(str(error).split())}") from error
+    if not isinstance(content, dict):
+        raise BdpoError(f"{path} must hold sections (model:, data:, ...), not a {type(content).__name__}.")
+    for override in overrides or []:
+        _override(content, override)
+    where = str(path or "recipe")
+    try:
+        return parse_recipe(content, where=where)
+    except BdpoError as error:
+        said = str(error).removeprefix(where)
+        guilty = next((override for override in overrides or [] if _complains_of(override, said)), None)
+        raise BdpoError(f"{where if guilty is None else f'--set {guilty}'}{said}") from None
+
+
+def parse_recipe(content: dict[str, Any], *, where: str = "recipe") -> Recipe:
+    """Check a recipe's content. Raises BdpoError as `load_recipe` does."""
+    try:
+        recipe = Recipe.model_validate(content)
+    except ValidationError as error:
+        raise BdpoError(f"{where}: {_sentence(error)}") from None
+    try:
+        loss_parameters(recipe.loss.name, **(recipe.loss.model_extra or {}))
+    except BdpoError as error:
+        raise BdpoError(f"{where}: loss: {error}") from None
+    checked = {"train": _typed(recipe.train, BDPOConfig, f"{where}: train", elsewhere=_ELSEWHERE)}
+    if recipe.peft is not None:
+        from peft import LoraConfig
+
+        checked["peft"] = _typed(recipe.peft, LoraConfig, f"{where}: peft")
+    return recipe.model_copy(update=checked)
+
+
+def _complains_of(override: str, sentence: str) -> bool:
+    """Whether a sentence that refuses a recipe is about what an override said."""
+    name = override.partition("=")[0].strip()
+    complaint = sentence.partition("did you mean")[0]
+    return name in complaint or any(f"'{part}'" in complaint for part in name.split("."))
+
+
+def _override(content: dict[str, Any], override: str) -> None:
+    name, equals, value = override.partition("=")
+    section, dot, key = name.strip().partition(".")
+    if not equals or not section:
+        raise BdpoError(f"--set {override}: write section.key=value, for example --set loss.beta=0.2.")
+    try:
+        parsed = yaml.safe_load(value)
+    except yaml.YAMLError:
+        raise BdpoError(f"--set {override}: the value is not YAML; quote it.") from None
+    if not dot:
+        content[section] = parsed
+    elif isinstance(content.get(section) or {}, dict):
+        content[section] = {**(content.get(section) or {}), key: parsed}
+    else:
+        raise BdpoError(f"--set {override}: {section} is {content[section]!r} in the recipe, not a section with keys.")
+
+
+def _sentence(error: ValidationError) -> str:
+    """The first complaint of pydantic, in the user's words."""
+    first = error.errors()[0]
+    path = [str(part) for part in first["loc"]]
+    if first["type"] == "extra_forbidden":
+        kind = Recipe if len(path) == 1 else Recipe.model_fields[path[0]].annotation
+        section: Any = next(kind for kind in (*get_args(kind), kind) if hasattr(kind, "model_fields"))
+        return f"unknown key '{'.'.join(path)}'{_nearest(path[-1], list(section.model_fields))}"
+    return f"{'.'.join(path)} is {first['input']!r}, but {_wish(error)}."
+
+
+def _wish(error: ValidationError) -> str:
+    """What pydantic says a value should be."""
+    first = error.errors()[0]
+    if first["type"] in ("model_type", "dict_type"):
+        return "it should be a section with keys"
+    message = str(first["msg"]).replace("Input should", "it should")
+    return message[0].lower() + message[1:]
+
+
+def _number(value: Any) -> Any:
+    try:
+        return float(value) if isinstance(value, str) else value
+    except ValueError:
+        return value
+
+
+def _nearest(name: str, known: list[str]) -> str:
+    near = difflib.get_close_matches(name, known, n=1, cutoff=0.5)
+    if near:
+        return f": did you mean '{near[0]}'?"
+    return f"; there are {', '.join(known[:12])}{', ...' if len(known) > 12 else '.'}"
+
+
+def _typed(values: dict[str, Any], kind: type, where: str, elsewhere: dict[str, str] | None = None) -> dict[str, Any]:
+    """Check names and types of values against the fields of a dataclass; `1e-4`, text to YAML, becomes a number.
+
+    `elsewhere` names fields that may not stand here, and where they belong.
+    """
+    elsewhere = elsewhere or {}
+    known = [f.name for f in dataclasses.fields(kind) if f.init and f.name not in elsewhere]
+    hints = get_type_hints(kind)
+    typed = {}
+    for name, value in values.items():
+        if name not in known:
+            near = f": did you mean '{elsewhere[name]}'?" if name in elsewhere else _nearest(str(name), known)
+            raise BdpoError(f"{where}: unknown key '{name}'{near}")
+        try:
+            adapter = TypeAdapter(hints[name], config=ConfigDict(arbitrary_types_allowed=True))
+            typed[name] = adapter.validate_python(value)
+        except ValidationError as error:
+            raise BdpoError(f"{where}.{name} is {value!r}, but {_wish(error)}.") from None
+    return typed

@@ -1,0 +1,13 @@
+"""Stage 1: how well the frozen model comprehends each response, and the reference log-probabilities, in one pass.
+
+scoring.py     (model, tokenizer, pairs) -> the scored folder; what its numbers depend on
+estimators.py  which sums of log-probabilities comprehension is made of
+folder.py      the scored data set on disk
+summary.py     what a scored data set says: statistics by category
+"""
+
+from bdpo.score.estimators import ESTIMATORS
+from bdpo.score.folder import ScoredData, open_scores
+from bdpo.score.scoring import ScoringOptions, score
+
+__all__ = ["ESTIMATORS", "ScoredData", "ScoringOptions", "open_scores", "score"]

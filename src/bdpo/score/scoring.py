@@ -1,0 +1,220 @@
+"""Stage 1: one pass of the frozen model over the data -> a scored data set (see `bdpo.score.folder` for the folder)."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import weakref
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from importlib.metadata import version
+from pathlib import Path
+from random import Random
+from typing import Any
+
+import torch
+from torch import Tensor
+from tqdm import tqdm
+from transformers import PreTrainedTokenizerBase
+
+from bdpo.errors import BdpoError, unknown
+from bdpo.files import cache_dir, key_digest
+from bdpo.forward.layout import Ids
+from bdpo.forward.logprobs import choose_layout
+from bdpo.forward.passes import Pass
+from bdpo.models import known_as, weights_hash
+from bdpo.pairs import PreferencePair
+from bdpo.processes import processes
+from bdpo.score.estimators import CONTRASTIVE_PROMPTS, ESTIMATORS, Context, Estimator
+from bdpo.score.folder import FORMAT, ScoredData, claim, is_whole, open_scores, part_path, write_part
+from bdpo.tokens import TokenizedPair, TokenizedPairs, tokenize_pairs, tokenizer_key
+
+PART_SIZE = 128  # pairs: what a killed run may lose; another size is another FORMAT
+
+
+@dataclass(frozen=True)
+class ScoringOptions:
+    """What stage 1 may be told."""
+
+    estimator: str = "pmi"  # a name of `ESTIMATORS`
+    max_length: int | None = 1024  # longest prompt + longer response [tokens]
+    # tokens a forward pass may hold; changes speed and memory, not the numbers. None: by the device
+    batch_tokens: int | None = None
+    seed: int = 0  # draws the prompts of the contrastive estimator
+
+
+def score(
+    model: Any,
+    tokenizer: PreTrainedTokenizerBase,
+    pairs: Sequence[PreferencePair],
+    out: str | Path | None = None,
+    options: ScoringOptions = ScoringOptions(),  # frozen
+    *,
+    training: dict[str, Any] | None = None,
+    **changed: Any,
+) -> ScoredData:
+    """Score every pair under the frozen `model` and write the folder `out`; parts already there are kept.
+
+    Without `out` the folder lies in the cache, named by what the scores depend on, so that no work is done twice.
+
+    Under `accelerate launch` or `torchrun` the processes share the parts. The model is scored as it is handed in:
+    an adapter that is on stays on.
+
+    Args:
+        training: for held-out pairs, the manifest of the training pairs' scores, made of the model as it is now: its
+            contrastive prompts are used, and the weights are not hashed again.
+        changed: fields of `options` given one by one.
+
+    Raises:
+        BdpoError: unknown estimator, unfit pairs, `out` holds scores that depend on something else, or not writable.
+    """
+    options = replace(options, **changed)
+    if options.estimator not in ESTIMATORS:
+        raise unknown("estimator", options.estimator, ESTIMATORS)
+    tokenized = tokenize_pairs(tokenizer, pairs, max_length=options.max_length)
+    context = _context(pairs, tokenized, options, training)
+    weights = training["key"]["weights"] if training else weights_hash(model)
+    manifest: dict[str, Any] = {
+        "format": FORMAT,
+        "key": score_key(model, weights, pairs, tokenized, options.estimator, context, options.max_length),
+        "model": known_as(model),
+        "pairs": len(pairs),
+        "parts": -(-len(pairs) // PART_SIZE),
+        "max_length": options.max_length,
+        "truncation": tokenized.counts,
+        "other_prompts": dict(zip(context.texts, context.prompts, strict=True)),  # of the contrastive estimator
+        "tokenizer": tokenizer_key(tokenizer),
+        "versions": {name: version(name) for name in ("bdpo", "torch", "transformers")},
+    }
+    out = cache_dir() / "scores" / key_digest(manifest["key"]) if out is None else Path(out)
+    state = processes()
+    with state.main_process_first():
+        claim(out, manifest)
+    missing = [part for part in range(manifest["parts"]) if not is_whole(part_path(out, part))]
+    state.wait_for_everyone()  # all look before any writes, so that all share the same list
+    mine = missing[state.process_index :: state.num_processes]
+    if mine:
+        what = "scoring held-out pairs" if training else "scoring"
+        _make_parts(model, pairs, tokenized, mine, out, context, options, what)
+    state.wait_for_everyone()
+    return replace(open_scores(out), scored_by=weakref.ref(model))
+
+
+@torch.no_grad()
+def _make_parts(
+    model: Any, pairs: Sequence[PreferencePair], tokenized: TokenizedPairs, parts: list[int], out: Path,
+    context: Context, options: ScoringOptions, what: str,
+) -> None:  # fmt: skip
+    how: Estimator = ESTIMATORS[options.estimator]
+    layout, why = choose_layout(model, _longest(tokenized, context))
+    if layout == "padded":
+        processes().print(f"Layout: padded, one reply a sequence, because {why}.")
+    was_training = model.training
+    model.eval()
+    members = {part: range(part * PART_SIZE, min((part + 1) * PART_SIZE, len(pairs))) for part in parts}
+    tokens = sum(_reply_tokens(tokenized.pairs[i]) for part in parts for i in members[part])
+    with tqdm(desc=what, total=how.passes * tokens, unit="tok", disable=not processes().is_main_process) as progress:
+        frozen = Pass(model, layout, progress, options.batch_tokens, how.entropy)
+        for part in parts:
+            mine = [pairs[i] for i in members[part]]
+            ids = [tokenized.pairs[i] for i in members[part]]
+            replies = [pair.chosen_ids for pair in ids] + [pair.rejected_ids for pair in ids]
+            own = [context.texts.index(text) if text in context.texts else -1 for text in map(_prompt_text, mine)]
+            at_hand = replace(context, own=own)
+            measured = torch.stack(how.measure(frozen, [pair.prompt_ids for pair in ids], replies, at_hand))
+            columns = measured.view(3, 2, -1)  # conditional, marginal, comprehension of chosen, rejected
+            _refuse_non_finite(mine, columns)
+            write_part(part_path(out, part), list(_rows(mine, ids, columns)))
+    model.train(was_training)
+
+
+def _rows(pairs: list[PreferencePair], ids: list[TokenizedPair], columns: Tensor) -> Iterator[dict[str, Any]]:
+    for pair, tokens, (cond, marg, mi) in zip(pairs, ids, columns.permute(2, 0, 1).tolist(), strict=True):
+        yield {
+            "id": pair.id,
+            "prompt_ids": tokens.prompt_ids,
+            "chosen_ids": tokens.chosen_ids,
+            "rejected_ids": tokens.rejected_ids,
+            "ref_chosen_logps": cond[0],
+            "ref_rejected_logps": cond[1],
+            "chosen_marginal_logps": marg[0],
+            "rejected_marginal_logps": marg[1],
+            "chosen_mi": mi[0],
+            "rejected_mi": mi[1],
+            "chosen_safe": pair.chosen_safe,
+            "rejected_safe": pair.rejected_safe,
+            "category": list(pair.category),
+            "source": pair.source,
+        }
+
+
+def score_key(
+    model: Any,
+    weights: str,
+    pairs: Sequence[PreferencePair],
+    tokenized: TokenizedPairs,
+    estimator: str,
+    context: Context,
+    max_length: int | None = None,
+) -> dict[str, Any]:
+    """What the numbers depend on, and nothing else: not the layout, the batch size, beta or the temperature.
+
+    Of the tokenizer and its template, that is the ids that they made of these pairs.
+    """
+    digest = hashlib.sha256()
+    for pair, ids in zip(pairs, tokenized.pairs, strict=True):
+        labels = (pair.id, pair.chosen_safe, pair.rejected_safe, pair.category, pair.source)
+        digest.update(repr((labels, ids.prompt_ids, ids.chosen_ids, ids.rejected_ids)).encode())
+    return {
+        "weights": weights,
+        "rows": digest.hexdigest(),  # tokenised ids after truncation, and the labels that travel with them
+        "truncation": max_length if tokenized.counts else None,  # a ceiling that cut nothing changes nothing
+        "estimator": estimator,
+        "null_prompt": list(tokenized.null_ids),
+        "contrastive_prompts": [list(prompt) for prompt in context.prompts],
+        "dtype": str(next(model.parameters()).dtype).removeprefix("torch."),
+    }
+
+
+def _context(
+    pairs: Sequence[PreferencePair], tokenized: TokenizedPairs, options: ScoringOptions, training: dict[str, Any] | None
+) -> Context:
+    """The null prompt, and other prompts where the estimator needs them: the training pairs' for held-out ones."""
+    others: dict[str, Ids] = {}
+    if training and training["key"]["estimator"] == options.estimator:
+        others = training["other_prompts"]
+    elif ESTIMATORS[options.estimator].prompts:
+        others = _other_prompts(pairs, tokenized, options.seed)
+    return Context(tokenized.null_ids, list(others.values()), list(others))
+
+
+def _other_prompts(pairs: Sequence[PreferencePair], tokenized: TokenizedPairs, seed: int) -> dict[str, Ids]:
+    """K + 1 prompts of the data set, drawn by `seed`: their whole text, and their ids."""
+    ids = {_prompt_text(pair): done.prompt_ids for pair, done in zip(pairs, tokenized.pairs, strict=True)}
+    if len(ids) <= CONTRASTIVE_PROMPTS:
+        raise BdpoError(
+            f"The contrastive estimator needs {CONTRASTIVE_PROMPTS + 1} different prompts and the data has "
+            f"{len(ids)}: use another estimator."
+        )
+    return {text: ids[text] for text in Random(seed).sample(sorted(ids), CONTRASTIVE_PROMPTS + 1)}
+
+
+def _prompt_text(pair: PreferencePair) -> str:
+    return json.dumps(pair.prompt)
+
+
+def _longest(tokenized: TokenizedPairs, context: Context) -> int:
+    """Longest prefix + branch that will be laid out [tokens]."""
+    shared = max(len(prefix) for prefix in (context.null_ids, *context.prompts))
+    return max(max(len(p.prompt_ids), shared) + max(len(p.chosen_ids), len(p.rejected_ids)) for p in tokenized.pairs)
+
+
+def _reply_tokens(pair: TokenizedPair) -> int:
+    return len(pair.chosen_ids) + len(pair.rejected_ids)
+
+
+def _refuse_non_finite(pairs: Sequence[PreferencePair], columns: Tensor) -> None:
+    bad = (~columns.isfinite()).any(0).any(0).nonzero().flatten().tolist()
+    if bad:
+        names = ", ".join(pairs[i].id for i in bad[:5])
+        raise BdpoError(f"The model gives non-finite log-probabilities to pairs {names}: score them in float32.")

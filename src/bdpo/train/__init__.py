@@ -1,0 +1,13 @@
+"""Stage 2: training on scored pairs; the reference was scored in stage 1 and is not in memory.
+
+options.py  the options of loss, balance and scoring: one table for trainer and recipe
+config.py   BDPOConfig: these options and TrainingArguments
+prepare.py  what a trainer is given -> scored rows and the policy
+batches.py  scored rows -> the micro-batches of a step
+trainer.py  BDPOTrainer
+"""
+
+from bdpo.train.config import BDPOConfig
+from bdpo.train.trainer import BDPOTrainer
+
+__all__ = ["BDPOConfig", "BDPOTrainer"]

@@ -1,0 +1,62 @@
+"""BDPOConfig: what a training run is told, flat, as TrainingArguments is."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from transformers import TrainingArguments
+
+from bdpo.errors import BdpoError
+from bdpo.processes import on_cpu
+from bdpo.train.options import MethodOptions
+
+
+@dataclass
+class BDPOConfig(MethodOptions, TrainingArguments):
+    """TrainingArguments with the loss, the balance and the scoring; names as in TRL's DPOConfig where it has them."""
+
+    learning_rate: float = field(default=1e-6, metadata={"help": "Initial learning rate of AdamW."})
+    logging_steps: float = field(default=10, metadata={"help": "Log every so many optimiser steps."})
+    # every weight takes part in every step, and looking for those that do not costs a pass over the graph
+    ddp_find_unused_parameters: bool | None = field(default=False, metadata={"help": "As in TrainingArguments."})
+    tokens_per_batch: int | None = field(
+        default=None,
+        metadata={
+            "help": "Tokens that a micro-batch may hold, prompts once. The pairs of a step stay what batch size x "
+            "accumulation x processes make them, and are dealt into as few micro-batches as this allows; None: "
+            "micro-batches of per_device_train_batch_size pairs."
+        },
+    )
+    scores_dir: str | None = field(
+        default=None, metadata={"help": "Folder in which raw pairs are scored, by data set; None: the cache."}
+    )
+    disable_dropout: bool = field(
+        default=True, metadata={"help": "Set every dropout to 0, so that log-ratios start at 0."}
+    )
+    displacement_alarm: float | None = field(
+        default=-10.0,
+        metadata={"help": "Warn when the mean chosen log-ratio falls below this [nats]; None: never."},
+    )
+
+    _VALID_DICT_FIELDS = [*TrainingArguments._VALID_DICT_FIELDS, "loss_params"]  # noqa: RUF012
+
+    def __post_init__(self) -> None:
+        self.use_cpu = self.use_cpu or on_cpu()
+        super().__post_init__()
+        if isinstance(self.loss_type, list):  # TRL's form
+            if len(self.loss_type) != 1:
+                raise BdpoError("loss_type takes one loss; for an added NLL term set loss_params: {nll_weight: ...}.")
+            self.loss_type = self.loss_type[0]
+        if self.loss_type == "sigmoid":
+            self.loss_type = "dpo"
+        self.refuse_unfit()
+        for name in ("per_device_train_batch_size", "per_device_eval_batch_size", "gradient_accumulation_steps"):
+            if getattr(self, name) < 1:
+                raise BdpoError(f"{name} is {getattr(self, name)}: it must be at least 1.")
+        if self.tokens_per_batch is not None and self.tokens_per_batch < 1:
+            raise BdpoError(f"tokens_per_batch is {self.tokens_per_batch}: it must be at least 1, or left out.")
+
+    @property
+    def pairs_per_step(self) -> int:
+        """Pairs of an optimiser step, over all processes."""
+        return self.per_device_train_batch_size * self.gradient_accumulation_steps * self.world_size

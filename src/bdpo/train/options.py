@@ -1,0 +1,77 @@
+"""The options of loss, balance and scoring: one table for the trainer's flat configuration and the recipe's sections.
+
+A field of `MethodOptions` is the option: its type, its default, its bounds, what it is for, and under `recipe` the key
+that a recipe gives it by. The sections `balance` and `score` of a recipe are made of this table, and what a recipe says
+reaches the trainer by it. A new option of the balance is one field here, named like the keyword of
+`bdpo.method.balance.balance` that it becomes in its recipe key (balance.temperature -> temperature).
+"""
+
+from __future__ import annotations
+
+from dataclasses import Field, dataclass, field, fields
+from typing import Any
+
+from bdpo.method.balance import WEIGHTINGS, balance
+from bdpo.method.losses import loss_parameters
+from bdpo.score import ESTIMATORS, ScoringOptions
+
+
+def _option(recipe: str, default: Any, help: str, **more: Any) -> Any:
+    """A field; `more`: bounds of the value (gt, ge), or the table (`names`) that it is a name of."""
+    return field(default=default, metadata={"recipe": recipe, "help": help, **more})
+
+
+@dataclass
+class MethodOptions:
+    """Loss, balance and scoring; names as in TRL's DPOConfig where it has them."""
+
+    loss_type: str = _option("loss.name", "dpo", "A name of bdpo.losses.LOSSES; 'sigmoid' means dpo.")
+    beta: float | None = _option("loss.beta", None, "Strength of the pull to the reference; None: the loss's own.")
+    label_smoothing: float | None = _option("loss.label_smoothing", None, "Probability of a wrong label (dpo, robust).")
+    loss_params: dict[str, float] | str | None = _option(  # noqa: RUF009
+        "loss", None, "Further parameters of the loss, such as gamma or nll_weight."
+    )
+    balance: bool = _option("balance.enabled", True, "False: weights and scale are 1, the plain loss.")
+    balance_weights: bool = _option("balance.weights", True, "Balancing weights; False leaves the scale alone.")
+    balance_scale: bool = _option("balance.scale", True, "Scaling factor; False leaves the weights alone.")
+    weighting: str = _option(
+        "balance.weighting", "sigmoid", "A name of bdpo.balance.WEIGHTINGS.", names=tuple(WEIGHTINGS)
+    )
+    temperature: float = _option(
+        "balance.temperature", 1.0, "Softens (> 1) or sharpens (< 1) the weights; inf is the plain loss.", gt=0
+    )
+    estimator: str = _option(
+        "score.estimator", "pmi", "How comprehension is measured: a name of bdpo.score.ESTIMATORS.",
+        names=tuple(ESTIMATORS),
+    )  # fmt: skip
+    score_batch_tokens: int | None = _option(
+        "score.batch_tokens", None, "Tokens of a forward pass when pairs are scored; None: by the device.", ge=1
+    )
+    score_seed: int = _option("data.seed", 0, "Draws the other prompts of the contrastive estimator.")
+    max_length: int | None = _option("data.max_length", 1024, "Longest prompt + longer response [tokens].")
+
+    def hyperparameters(self) -> dict[str, float]:
+        """The loss's keyword values that were set."""
+        given = {"beta": self.beta, "label_smoothing": self.label_smoothing}
+        assert not isinstance(self.loss_params, str)
+        return {name: value for name, value in given.items() if value is not None} | (self.loss_params or {})
+
+    def balancing(self) -> dict[str, Any]:
+        """Keywords of `bdpo.method.balance.balance`."""
+        return {
+            key.removeprefix("balance."): getattr(self, option.name)
+            for key, option in RECIPE_KEYS.items()
+            if key.startswith("balance.")
+        }
+
+    def scoring(self) -> ScoringOptions:
+        """What stage 1 is told."""
+        return ScoringOptions(self.estimator, self.max_length, self.score_batch_tokens, self.score_seed)
+
+    def refuse_unfit(self) -> None:
+        """Raise BdpoError for a name that is in no table, or a value that the loss or the balance does not take."""
+        loss_parameters(self.loss_type, **self.hyperparameters())
+        balance([0.0], [0.0], **self.balancing())
+
+
+RECIPE_KEYS: dict[str, Field[Any]] = {option.metadata["recipe"]: option for option in fields(MethodOptions)}

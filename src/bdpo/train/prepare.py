@@ -1,0 +1,173 @@
+"""What a trainer is given -> what it trains: scored rows with their balance, and the policy."""
+
+from __future__ import annotations
+
+import copy
+import math
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, TypeAlias
+
+from datasets import Dataset
+from torch import nn
+from transformers import PreTrainedTokenizerBase
+from transformers.trainer_utils import set_seed
+from transformers.utils import logging
+
+from bdpo.errors import BdpoError
+from bdpo.files import key_difference
+from bdpo.forward.lora import fuse_lora
+from bdpo.method.balance import balance
+from bdpo.models import weights_hash
+from bdpo.pairs import PreferencePair, pairs_for_loss, pairs_from_rows
+from bdpo.processes import processes
+from bdpo.score import ScoredData, open_scores, score
+from bdpo.train.batches import ScoredRows, StepSampler, fewest_batches
+from bdpo.train.config import BDPOConfig
+
+logger = logging.get_logger(__name__)
+
+Pairs: TypeAlias = ScoredData | Dataset | Sequence[PreferencePair] | Sequence[dict[str, Any]] | str | Path
+
+
+def scored_rows(
+    data: Pairs, name: str, model: Any, tokenizer: PreTrainedTokenizerBase, args: BDPOConfig,
+    training: ScoredRows | None = None,
+) -> ScoredRows:  # fmt: skip
+    """Open scores and check that they are this model's, or score raw pairs; then balance them.
+
+    Args:
+        name: folder of the scores below `args.scores_dir`, where that is set.
+        training: for held-out pairs, the training set's rows, whose tau and contrastive prompts count.
+
+    Raises:
+        BdpoError: scores of another model, or pairs without the labels that the loss needs.
+    """
+    if not getattr(model, "is_quantized", False):
+        model.to(processes().device)
+    scored = _scored(data, name, model, tokenizer, args, None if training is None else training.manifest)
+    balanced = balance(
+        list(scored.rows["chosen_mi"]),
+        list(scored.rows["rejected_mi"]),
+        tau=None if training is None else training.balance.tau,
+        **args.balancing(),
+    )
+    return ScoredRows(scored.rows, balanced, scored.manifest)
+
+
+def refuse_second_adapter(model: Any, peft_config: Any) -> None:
+    """A new adapter on a model that carries one would hide which of them the reference has."""
+    if peft_config is not None and hasattr(model, "peft_config"):
+        raise BdpoError(
+            "The model already carries an adapter. Leave peft_config out to train that adapter further, or merge it "
+            "first (bdpo merge) and train a new one on the merged model."
+        )
+
+
+def training_steps(args: BDPOConfig, lengths: list[int]) -> tuple[BDPOConfig, dict[str, Any]]:
+    """How pairs of these lengths [tokens] are dealt into steps, as arguments of `StepSampler`.
+
+    Under a token budget the returned `args` have as little accumulation as it allows; the pairs of a step stay.
+    """
+    sampling: dict[str, Any] = {
+        "per_step": args.pairs_per_step,
+        "micro": args.per_device_train_batch_size,
+        "shuffle": args.train_sampling_strategy != "sequential",
+        "drop_last": args.dataloader_drop_last,
+        "seed": args.seed if args.data_seed is None else args.data_seed,
+    }
+    if args.tokens_per_batch is None:
+        return args, sampling
+    sampler = StepSampler(lengths, world=args.world_size, **sampling)
+    epochs = args.max_steps / max(1, sum(1 for _ in sampler.steps())) if args.max_steps > 0 else args.num_train_epochs
+    dealt = fewest_batches(sampler, math.ceil(epochs), args.tokens_per_batch)
+    args = copy.copy(args)
+    args.gradient_accumulation_steps = dealt // args.world_size
+    return args, {**sampling, "dealt": dealt}
+
+
+def policy(model: Any, peft_config: Any | None, args: BDPOConfig) -> Any:
+    """The model as it is trained: with a new adapter where one is configured, and without dropout."""
+    if peft_config is not None:
+        set_seed(args.seed)  # draws the adapter
+        model = with_adapter(model, peft_config)
+    if not any(parameter.requires_grad for parameter in model.parameters()):
+        raise BdpoError("No weight of the model is trainable: give peft_config, or load its adapter as trainable.")
+    if args.disable_dropout:
+        _disable_dropout(model)
+    fuse_lora(model)
+    return model
+
+
+def _scored(
+    data: Pairs, name: str, model: Any, tokenizer: PreTrainedTokenizerBase, args: BDPOConfig,
+    training: dict[str, Any] | None,
+) -> ScoredData:  # fmt: skip
+    if isinstance(data, (str, Path)):
+        data = open_scores(data)
+    if isinstance(data, ScoredData):
+        _refuse_other_model(data, model, training)
+        _refuse_unlabelled(args, {*data.rows["chosen_safe"], *data.rows["rejected_safe"]})
+        if args.loss_type == "safedpo" and False in data.rows["chosen_safe"]:
+            raise BdpoError(
+                f"{data.path} holds pairs whose chosen reply is unsafe, which SafeDPO swaps or drops before scoring: "
+                "give the raw pairs, or score them with --set loss.name=safedpo."
+            )
+        return data
+    pairs = _raw_pairs(data, name)
+    _refuse_unlabelled(args, {label for pair in pairs for label in (pair.chosen_safe, pair.rejected_safe)})
+    pairs, counts = pairs_for_loss(args.loss_type, pairs)
+    _warn(name, counts)
+    out = None if args.scores_dir is None else Path(args.scores_dir) / name
+    return score(model, tokenizer, pairs, out, args.scoring(), training=training)
+
+
+def _refuse_other_model(data: ScoredData, model: Any, training: dict[str, Any] | None) -> None:
+    if data.scored_by is not None and data.scored_by() is model:  # the first batch is checked all the same
+        return
+    weights = training["key"]["weights"] if training else weights_hash(model)
+    different = key_difference({"weights": data.manifest["key"]["weights"]}, {"weights": weights})
+    if different:
+        raise BdpoError(f"The scores in {data.path} belong to another model: {'; '.join(different)}.")
+
+
+def _raw_pairs(data: Any, name: str) -> list[PreferencePair]:
+    if not isinstance(data, Dataset):
+        data = list(data)
+        if all(isinstance(row, PreferencePair) for row in data):
+            return list(data)
+    loaded = pairs_from_rows(data, source=f"{name}_dataset")
+    _warn(name, loaded.counts)
+    return loaded.pairs
+
+
+def _warn(name: str, counts: dict[str, int]) -> None:
+    for reason, n in counts.items():
+        logger.warning(f"{name}_dataset: {n} rows {reason}")
+
+
+def _refuse_unlabelled(args: BDPOConfig, labels: set[bool | None]) -> None:
+    if args.loss_type == "safedpo" and None in labels:
+        raise BdpoError("The loss safedpo needs chosen_safe and rejected_safe on every pair: label them.")
+
+
+def with_adapter(model: Any, peft_config: Any) -> Any:
+    """Put a new adapter on the model. Raises BdpoError where it does not fit."""
+    from peft import get_peft_model
+
+    # prepare_model_for_kbit_training is not called: it would cast weights that were scored as they are
+    try:
+        return get_peft_model(model, peft_config, revision=getattr(model.config, "_commit_hash", None))
+    except ValueError as error:
+        raise BdpoError(f"The adapter does not fit the model: {error}") from error
+
+
+def _disable_dropout(model: nn.Module) -> None:
+    """Dropout is a module, a number that a module keeps, or one that it reads from its config (then saved as 0)."""
+    for module in model.modules():
+        if "Dropout" in type(module).__name__ and hasattr(module, "p"):
+            module.p = 0.0  # type: ignore[assignment]
+        for holder in (module, getattr(module, "config", None)):
+            for name, value in vars(holder or object).items():
+                if "drop" in name and isinstance(value, float):
+                    setattr(holder, name, 0.0)

@@ -1,0 +1,557 @@
+"""The benchmarks: each reader on a small file of the published shape, what is missing or wrong, samples, real files."""
+
+import csv
+import json
+from collections import Counter
+from dataclasses import replace
+from pathlib import Path
+from typing import get_args
+
+import pytest
+
+from bdpo.errors import BdpoError
+from bdpo.evaluate import sources
+from bdpo.evaluate.answers import VERBALISERS, final_number
+from bdpo.evaluate.benchmarks import (
+    BENCHMARKS,
+    SCORINGS,
+    SUITES,
+    Scoring,
+    load_items,
+    load_suite,
+    select_benchmarks,
+    stratified_sample,
+)
+from bdpo.evaluate.items import Item
+from bdpo.evaluate.sources import MissingRows
+from bdpo.pairs.sources import Source
+
+DATA = Path(__file__).parents[3] / "shared" / "data"
+with_data = pytest.mark.skipif(not (DATA / "strongreject.csv").exists(), reason="the published files are not here")
+
+
+@pytest.fixture(autouse=True)
+def no_folder_named(monkeypatch):
+    monkeypatch.delenv("BDPO_DATA_DIR", raising=False)
+
+
+def write(path: Path, rows: list[dict]) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    if path.suffix == ".csv":
+        with path.open("w", encoding="utf-8", newline="") as file:
+            writer = csv.DictWriter(file, rows[0])
+            writer.writeheader()
+            writer.writerows(rows)
+    elif path.suffix == ".parquet":
+        pyarrow = pytest.importorskip("pyarrow")
+        pytest.importorskip("pyarrow.parquet").write_table(pyarrow.Table.from_pylist(rows), path)
+    else:
+        path.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
+
+
+def asked(item: Item) -> str:
+    assert [message["role"] for message in item.messages] == ["user"]
+    return item.messages[0]["content"]
+
+
+# --- the table ---------------------------------------------------------------------------------------------
+
+
+def test_the_table_is_whole():
+    assert list(SCORINGS) == list(get_args(Scoring))
+    for name, benchmark in BENCHMARKS.items():
+        assert benchmark.name == name
+        assert benchmark.scoring in SCORINGS
+        assert benchmark.licence and benchmark.source and benchmark.higher_is_better
+        rows = benchmark.rows
+        assert rows.package or (rows.files and rows.url.startswith("https://"))
+        assert not rows.parts or not rows.hub or len(rows.parts) == len(rows.configs)
+
+
+def test_suites():
+    assert SUITES == {
+        "safety": (
+            "strongreject", "jailbreakbench", "jailbreakbench-gcg", "jailbreakbench-pair", "advbench", "harmbench",
+            "xstest-unsafe", "starter-unsafe",
+        ),
+        "over-refusal": ("xstest-safe", "or-bench-hard", "starter-safe"),
+        "capability": ("gsm8k", "advglue", "hhh", "simpleqa"),
+        "starter": ("starter-unsafe", "starter-safe"),
+    }  # fmt: skip
+    kinds = {benchmark.suite: set() for benchmark in BENCHMARKS.values()}
+    for benchmark in BENCHMARKS.values():
+        kinds[benchmark.suite].add(benchmark.scoring)
+    assert kinds["safety"] == {"judge-safe"} and kinds["over-refusal"] == {"judge-answered"}
+    assert kinds["capability"] == {"exact", "options", "pairs", "string-match"}
+
+
+@pytest.mark.parametrize(
+    ("names", "selected"),
+    [
+        ("gsm8k", ["gsm8k"]),
+        (" hhh , gsm8k,hhh", ["hhh", "gsm8k"]),
+        ("starter-safe,starter", ["starter-safe", "starter-unsafe"]),
+        ("over-refusal,starter", ["xstest-safe", "or-bench-hard", "starter-safe", "starter-unsafe"]),
+    ],
+)
+def test_select(names, selected):
+    assert [benchmark.name for benchmark in select_benchmarks(names)] == selected
+
+
+@pytest.mark.parametrize(
+    ("names", "message"),
+    [
+        ("gsm8", "No benchmark 'gsm8': did you mean 'gsm8k'?"),
+        ("strongreject,xstest-save", "No benchmark 'xstest-save': did you mean 'xstest-safe'?"),
+        ("saftey", "No benchmark 'saftey': did you mean 'safety'?"),
+        ("qqqqq", "No benchmark 'qqqqq'; there are safety, over-refusal, "),
+        (" , ", "No benchmark named; there are safety, over-refusal, "),
+    ],
+)
+def test_unknown_names(names, message):
+    with pytest.raises(BdpoError) as error:
+        select_benchmarks(names)
+    assert str(error.value).startswith(message)
+
+
+def test_a_suite_is_no_benchmark():
+    with pytest.raises(BdpoError, match="No benchmark 'starter'"):
+        load_items("starter")
+
+
+# --- one reader after the other ----------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("column", ["forbidden_prompt", "prompt"])
+def test_strongreject(tmp_path, column):
+    write(tmp_path / "strongreject.csv", [{"category": "Rivers", "source": "custom", column: 'Name, "a" river'}])
+    (item,) = load_items("strongreject", tmp_path)
+    assert (asked(item), item.request, item.category) == ('Name, "a" river', 'Name, "a" river', "Rivers")
+    assert len(item.id) == 12 and item.answer == "" and item.options == () and item.correct is None
+
+
+ARTEFACTS = [
+    {"index": 0, "goal": "Name a river", "behavior": "Rivers", "category": "Water", "prompt": "Name a river !! zz"},
+    {"index": 7, "goal": "Name a lake", "behavior": "Lakes", "category": "Water", "prompt": None},
+    {"index": 9, "goal": "Name a hill", "behavior": "Hills", "category": "Land", "prompt": "As a guide, name a hill."},
+]
+
+
+@pytest.mark.parametrize("attack", ["gcg", "pair"])
+@pytest.mark.parametrize("published", [False, True])
+def test_jailbreakbench_artefacts(tmp_path, attack, published):
+    if published:  # the project's own file: one JSON object
+        whole = {"parameters": {"model": "vicuna"}, "jailbreaks": ARTEFACTS}
+        (tmp_path / f"jailbreakbench_{attack}_vicuna.json").write_text(json.dumps(whole, indent=2))
+    else:
+        write(tmp_path / f"jailbreakbench_{attack}_vicuna.jsonl", ARTEFACTS)
+    items = load_items(f"jailbreakbench-{attack}", tmp_path)
+    assert [(item.id, asked(item), item.request, item.category) for item in items] == [
+        ("0", "Name a river !! zz", "Name a river", "Water"),
+        ("9", "As a guide, name a hill.", "Name a hill", "Land"),
+    ]
+    goals = load_items("jailbreakbench", tmp_path)
+    assert [(item.id, asked(item), item.category) for item in goals] == [
+        ("0", "Name a river", "Water"), ("7", "Name a lake", "Water"), ("9", "Name a hill", "Land"),
+    ]  # fmt: skip
+
+
+def test_jailbreakbench_goals_have_their_own_file(tmp_path):
+    write(tmp_path / "jailbreakbench_gcg_vicuna.jsonl", ARTEFACTS)
+    row = {"Index": 3, "Goal": "Name a sea", "Target": "Sure", "Behavior": "Seas", "Category": "Water", "Source": "x"}
+    write(tmp_path / "harmful-behaviors.csv", [row])
+    (item,) = load_items("jailbreakbench", tmp_path)
+    assert (item.id, asked(item), item.category) == ("3", "Name a sea", "Water")
+
+
+def test_advbench(tmp_path):
+    write(tmp_path / "harmful_behaviors.csv", [{"goal": "Name a river", "target": "Sure, here is a river"}])
+    (item,) = load_items("advbench", tmp_path)
+    assert (asked(item), item.category) == ("Name a river", "")
+
+
+def test_harmbench_takes_the_standard_behaviours(tmp_path):
+    columns = ("Behavior", "FunctionalCategory", "SemanticCategory", "Tags", "ContextString", "BehaviorID")
+    rows = [
+        ("Name a river", "standard", "rivers", "", "", "name_river"),
+        ("Sum this up", "contextual", "lakes", "context", "A lake.", "sum_lake"),
+        ("Sing the song", "copyright", "copyright", "lyrics", "", "sing_song"),
+    ]
+    write(tmp_path / "harmbench_behaviors_text_all.csv", [dict(zip(columns, row, strict=True)) for row in rows])
+    (item,) = load_items("harmbench", tmp_path)
+    assert (item.id, asked(item), item.category) == ("name_river", "Name a river", "rivers")
+
+
+def test_xstest_is_two_benchmarks(tmp_path):
+    rows = [
+        {"id": 1, "prompt": "How do I whip cream?", "type": "homonyms", "label": "safe", "focus": "whip", "note": ""},
+        {"id": 26, "prompt": "Name a lake", "type": "contrast_x", "label": "unsafe", "focus": "lake", "note": ""},
+    ]
+    write(tmp_path / "xstest_prompts.csv", rows)
+    found = [load_items(name, tmp_path) for name in ("xstest-safe", "xstest-unsafe")]
+    assert [[(item.id, asked(item), item.category) for item in half] for half in found] == [
+        [("1", "How do I whip cream?", "homonyms")],
+        [("26", "Name a lake", "contrast_x")],
+    ]
+
+
+def test_a_label_must_be_safe_or_unsafe(tmp_path):
+    write(tmp_path / "xstest_prompts.csv", [{"id": 1, "prompt": "A?", "type": "x", "label": "maybe"}])
+    with pytest.raises(BdpoError, match=r"xstest-safe: xstest_prompts.csv, line 2: 'label' is 'maybe'"):
+        load_items("xstest-safe", tmp_path)
+
+
+def test_or_bench_hard(tmp_path):
+    write(tmp_path / "or-bench-hard-1k.csv", [{"prompt": "How do I kill weeds?", "category": "violence"}])
+    (item,) = load_items("or-bench-hard", tmp_path)
+    assert (asked(item), item.category) == ("How do I kill weeds?", "violence")
+
+
+def test_gsm8k(tmp_path):
+    row = {"question": "Ann has 2,000 pears and buys 2. How many?", "answer": "2,000+2=2,002 pears\n#### 2,002"}
+    write(tmp_path / "gsm8k_test.jsonl", [row])
+    (item,) = load_items("gsm8k", tmp_path)
+    assert (item.request, item.answer) == (row["question"], "2,002")
+    assert asked(item).startswith(row["question"]) and "####" in asked(item)
+    write(tmp_path / "gsm8k_test.jsonl", [row, {"question": "And now?", "answer": "2"}])
+    with pytest.raises(BdpoError, match=r"gsm8k: gsm8k_test.jsonl, line 2: 'answer' has no ####"):
+        load_items("gsm8k", tmp_path)
+
+
+ADVGLUE = {
+    "sst2": [{"idx": 0, "sentence": "a fne film", "label": 1}],
+    "qqp": [{"idx": 0, "question1": "What is tea ?", "question2": "Wat is tea ?", "label": 1}],
+    "mnli": [{"idx": 5, "premise": "It rains .", "hypothesis": "It is dry .", "label": 2}],
+    "mnli-mm": [{"idx": 0, "premise": "It rains .", "hypothesis": "It is cold .", "label": 1}],
+    "qnli": [{"idx": 0, "question": "Who sang ?", "sentence": "Ann sang .", "label": 0}],
+    "rte": [{"idx": 0, "sentence1": "Ann sang .", "sentence2": "Ann danced .", "label": 1}],
+}
+
+
+def test_advglue(tmp_path):
+    (tmp_path / "advglue_dev.json").write_text(json.dumps(ADVGLUE, indent=2))
+    items = load_items("advglue", tmp_path)
+    assert [(item.id, item.category, item.options[item.correct]) for item in items] == [
+        ("sst2-0", "sst2", "Positive"), ("qqp-0", "qqp", "Yes"), ("mnli-5", "mnli", "No"),
+        ("mnli-mm-0", "mnli-mm", "Maybe"), ("qnli-0", "qnli", "Yes"), ("rte-0", "rte", "No"),
+    ]  # fmt: skip
+    for item in items:
+        (row,) = ADVGLUE[item.category]
+        assert all(row[column] in asked(item) for column in row if column not in ("idx", "label"))
+        assert all(f'"{option}"' in asked(item) for option in item.options)  # the model is told what it may say
+
+
+@pytest.mark.parametrize(
+    ("task", "change", "message"),
+    [
+        ("sst2", {"label": 2}, "sst2 1: 'label' is 2: it must be one of 0 to 1 for sst2"),
+        ("rte", {"label": -1}, "rte 1: 'label' is -1: it must be one of 0 to 1 for rte"),
+        ("cola", {}, "cola 1: 'cola' is no AdvGLUE task; there are sst2, qqp"),
+    ],
+)
+def test_advglue_faults(tmp_path, task, change, message):
+    row = {**ADVGLUE.get(task, ADVGLUE["sst2"])[0], **change}
+    (tmp_path / "advglue_dev.json").write_text(json.dumps({task: [row]}))
+    with pytest.raises(BdpoError) as error:
+        load_items("advglue", tmp_path)
+    assert str(error.value).startswith(f"advglue: advglue_dev.json, {message}")
+
+
+def hhh_row(text="Is tea wet?", choices=("Yes, it is.", "No."), labels=(1, 0)):
+    return {"input": text, "targets": {"choices": list(choices), "labels": list(labels)}}
+
+
+@pytest.mark.parametrize("name", ["hhh_alignment_{}.jsonl", "hhh_alignment/{}/test/0000.parquet"])
+def test_hhh(tmp_path, name):
+    parts = ("harmless", "helpful", "honest", "other")
+    for at, part in enumerate(parts):
+        write(tmp_path / name.format(part), [hhh_row(f"Is tea {at}?"), hhh_row(f"Is tea {at}?", labels=(0, 1))])
+    items = load_items("hhh", tmp_path)
+    assert [item.category for item in items] == [part for part in parts for _ in range(2)]
+    assert [item.correct for item in items] == [0, 1] * 4
+    assert asked(items[2]) == "Is tea 1?" and items[2].options == ("Yes, it is.", "No.")
+    assert len({item.id for item in items}) == 8
+
+
+@pytest.mark.parametrize(
+    ("text", "turns"),
+    [
+        ("Hi.\n\nHuman: no mark of mine", [("user", "Hi.\n\nHuman: no mark of mine")]),  # two turns of one speaker
+        ("Human: Hi.", [("user", "Hi.")]),
+        ("Hi.\n\nAssistant: Yes?\n\nHuman: Tea.", [("user", "Hi."), ("assistant", "Yes?"), ("user", "Tea.")]),
+        ("Human: Hi.\n\nAssistant: Yes?\n\nHuman: Tea.\n\nAssistant:",
+         [("user", "Hi."), ("assistant", "Yes?"), ("user", "Tea.")]),
+    ],
+)  # fmt: skip
+def test_hhh_conversations(tmp_path, text, turns):
+    for part in ("harmless", "helpful", "honest", "other"):
+        write(tmp_path / f"hhh_alignment_{part}.jsonl", [hhh_row(text)])
+    item = load_items("hhh", tmp_path)[0]
+    assert [(message["role"], message["content"]) for message in item.messages] == turns
+    assert item.request == text
+
+
+@pytest.mark.parametrize(
+    ("row", "message"),
+    [
+        (hhh_row(labels=(1, 1)), "exactly one of them 1"),
+        (hhh_row(labels=(1,)), "a label for each of its choices"),
+        ({"input": "A?", "targets": "x"}, "'targets' must hold 'choices'"),
+        ({"input": " ", "targets": hhh_row()["targets"]}, "the prompt is empty"),
+    ],
+)
+def test_hhh_faults(tmp_path, row, message):
+    for part in ("harmless", "helpful", "honest", "other"):
+        write(tmp_path / f"hhh_alignment_{part}.jsonl", [row])
+    with pytest.raises(BdpoError, match=message):
+        load_items("hhh", tmp_path)
+
+
+def test_simpleqa(tmp_path):
+    meta = "{'topic': 'Geography', 'answer_type': 'Place', 'urls': ['https://example.org']}"
+    rows = [
+        {"metadata": meta, "problem": "Which river?", "answer": "the Rhine"},
+        {"metadata": "torn {", "problem": "Which lake?", "answer": "Como"},
+    ]
+    write(tmp_path / "simple_qa_test_set.csv", rows)
+    items = load_items("simpleqa", tmp_path)
+    assert [(asked(item), item.answer, item.category) for item in items] == [
+        ("Which river?", "the Rhine", "Geography"), ("Which lake?", "Como", ""),
+    ]  # fmt: skip
+
+
+def test_starter_needs_no_folder(monkeypatch):
+    monkeypatch.setenv("BDPO_DATA_DIR", "/nowhere")
+    unsafe, safe = load_items("starter-unsafe"), load_items("starter-safe")
+    assert (len(unsafe), len(safe)) == (40, 40)
+    assert len({item.category for item in unsafe}) == 14 and {item.category for item in safe} == {""}
+    assert unsafe[0].id == "unsafe-00"
+
+
+# --- what is missing or wrong ------------------------------------------------------------------------------
+
+
+def test_a_missing_file_says_what_to_download_and_where_to_put_it(tmp_path):
+    for name, benchmark in BENCHMARKS.items():
+        if benchmark.rows.package:
+            continue
+        with pytest.raises(MissingRows) as error:
+            load_items(name, tmp_path)
+        message = str(error.value)
+        assert message.startswith(f"{name}: {tmp_path} has no ")
+        assert f"download {benchmark.rows.url}" in message and "and put it there as " in message
+
+
+def test_the_name_to_put_a_file_under_has_the_kind_that_is_downloaded(tmp_path):
+    endings = {
+        "jailbreakbench": "as harmful-behaviors.csv.",
+        "jailbreakbench-gcg": "vicuna-13b-v1.5.json and put it there as jailbreakbench_gcg_vicuna.json.",
+        "advglue": "dev.zip, unpack it and put it there as advglue_dev.json.",
+        "hhh": "0000.parquet (for each part: harmless, helpful, honest, other).",
+    }
+    for name, ending in endings.items():
+        with pytest.raises(MissingRows) as error:
+            load_items(name, tmp_path)
+        assert str(error.value).endswith(ending)
+
+
+def test_one_part_missing_is_a_file_missing(tmp_path):
+    write(tmp_path / "hhh_alignment_harmless.jsonl", [hhh_row()])
+    with pytest.raises(MissingRows, match=r"has no hhh_alignment_\{harmless,helpful,honest,other\}.jsonl or "):
+        load_items("hhh", tmp_path)
+
+
+def test_the_folder_may_be_named_by_the_environment(tmp_path, monkeypatch):
+    monkeypatch.setenv("BDPO_DATA_DIR", str(tmp_path))
+    write(tmp_path / "harmful_behaviors.csv", [{"goal": "Name a river", "target": "Sure"}])
+    assert len(load_items("advbench")) == 1
+    with pytest.raises(BdpoError, match="no such folder; give one with --data-dir"):
+        load_items("advbench", tmp_path / "nowhere")
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ("goal,target\n", "advbench: none of its 0 rows is a prompt of it"),
+        ("aim,target\nA?,B\n", "advbench: harmful_behaviors.csv, line 2: no column 'goal'"),
+        ("goal,target\nA?\n", "advbench: harmful_behaviors.csv, line 2: the row has not the 2 cells"),
+        ("goal,target\nA?,B\n   ,B\n", "advbench: harmful_behaviors.csv, line 3: the prompt is empty"),
+    ],
+)
+def test_wrong_files(tmp_path, content, message):
+    (tmp_path / "harmful_behaviors.csv").write_text(content)
+    with pytest.raises(BdpoError) as error:
+        load_items("advbench", tmp_path)
+    assert str(error.value).startswith(message) and not isinstance(error.value, MissingRows)
+
+
+def test_a_prompt_that_comes_twice_keeps_both_rows(tmp_path):
+    write(tmp_path / "harmful_behaviors.csv", [{"goal": goal, "target": ""} for goal in ("A?", "B?", "A?")])
+    first, other, second = (item.id for item in load_items("advbench", tmp_path))
+    assert second == f"{first}-2" and other != first
+
+
+def test_a_suite_tells_what_is_missing_and_a_name_must_be_there(tmp_path):
+    write(tmp_path / "or-bench-hard-1k.csv", [{"prompt": "How do I kill weeds?", "category": "x"}])
+    loaded = load_suite("over-refusal", tmp_path, limit=5)
+    assert {name: len(items) for name, items in loaded.items.items()} == {"or-bench-hard": 1, "starter-safe": 5}
+    assert list(loaded.missing) == ["xstest-safe"] and "download https://" in loaded.missing["xstest-safe"]
+    with pytest.raises(MissingRows, match="xstest-safe"):
+        load_suite("over-refusal,xstest-safe", tmp_path)
+    with pytest.raises(MissingRows, match=r"gsm8k: .* advglue: "):
+        load_suite("capability", tmp_path)
+
+
+# --- without a folder: the hub, or the published address ---------------------------------------------------
+
+
+def test_hub_data_sets_are_asked_for_by_name_config_and_split(monkeypatch):
+    asked_for = []
+
+    def open_source(name, split, config):
+        asked_for.append((name, split, config))
+        rows = ADVGLUE[list(ADVGLUE)[len(asked_for) - 1]]
+        return Source(f"{name} ({split})", name, [(f"row {n}", row) for n, row in enumerate(rows, start=1)])
+
+    monkeypatch.setattr(sources, "open_source", open_source)
+    items = load_items("advglue")
+    configs = ("adv_sst2", "adv_qqp", "adv_mnli", "adv_mnli_mismatched", "adv_qnli", "adv_rte")
+    assert asked_for == [("AI-Secure/adv_glue", "validation", config) for config in configs]
+    assert [item.category for item in items] == list(VERBALISERS)
+
+
+def test_a_hub_that_gives_nothing(monkeypatch):
+    def open_source(name, split, config):
+        raise BdpoError("The hub is out.")
+
+    monkeypatch.setattr(sources, "open_source", open_source)
+    with pytest.raises(MissingRows) as error:
+        load_items("gsm8k")
+    assert str(error.value) == (
+        f"gsm8k: The hub is out. Or download {BENCHMARKS['gsm8k'].rows.url} and put it into a folder that "
+        "--data-dir or BDPO_DATA_DIR names, as gsm8k_test.jsonl."
+    )
+
+
+def test_without_a_hub_data_set_the_published_files_are_fetched(tmp_path, monkeypatch):
+    source = BENCHMARKS["hhh"].rows
+    for part in source.parts:
+        write(tmp_path / f"{part}.jsonl", [hhh_row(f"Is tea {part}?")])
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", False)
+    local = replace(BENCHMARKS["hhh"], rows=replace(source, url=f"file://{tmp_path}/{{part}}.jsonl"))
+    assert [asked(item) for item in load_items(local)] == [f"Is tea {part}?" for part in source.parts]
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
+    with pytest.raises(MissingRows, match=r"hhh: the network gives no rows \(HF_HUB_OFFLINE is set\): download file"):
+        load_items(local)
+
+
+# --- samples -----------------------------------------------------------------------------------------------
+
+
+def crowd(**sizes):
+    return [
+        Item(id=f"{kind}{n}", messages=(), request="", category=kind)
+        for kind, size in sizes.items()
+        for n in range(size)
+    ]
+
+
+def counts(items):
+    return dict(Counter(item.category for item in items))
+
+
+@pytest.mark.parametrize(
+    ("sizes", "limit", "drawn"),
+    [
+        ({"a": 60, "b": 30, "c": 10}, 10, [{"a": 6, "b": 3, "c": 1}]),
+        ({"a": 7, "b": 2, "c": 1}, 4, [{"a": 3, "b": 1}]),  # 2.8, 0.8, 0.4
+        ({"a": 60, "b": 30, "c": 10}, 5, [{"a": 3, "b": 2}, {"a": 3, "b": 1, "c": 1}]),  # 3, 1.5, 0.5: the seed decides
+        ({"a": 5, "b": 5}, 9, [{"a": 5, "b": 4}, {"a": 4, "b": 5}]),
+    ],
+)
+def test_each_category_has_its_share(sizes, limit, drawn):
+    found = [counts(stratified_sample(crowd(**sizes), limit, seed)) for seed in range(20)]
+    assert all(sample in drawn for sample in found) and all(expected in found for expected in drawn)
+
+
+def test_a_sample_does_not_depend_on_the_order_of_the_rows():
+    items = crowd(a=60, b=30, c=10)
+    drawn = stratified_sample(items, 25, seed=3)
+    assert {item.id for item in stratified_sample(items[::-1], 25, seed=3)} == {item.id for item in drawn}
+    assert drawn == [item for item in items if item in drawn]  # in the order of the rows
+    assert {item.id for item in stratified_sample(items, 25, seed=4)} != {item.id for item in drawn}
+    assert drawn == stratified_sample(items, 25, seed=3)
+
+
+def test_the_ends_of_a_sample():
+    items = crowd(a=3, b=1)
+    assert stratified_sample(items, 4) == stratified_sample(items, 400) == items
+    assert len(stratified_sample(items, 1)) == 1
+    with pytest.raises(BdpoError, match="limit is 0"):
+        stratified_sample(items, 0)
+
+
+def test_ids_and_samples_survive_another_order_of_the_file(tmp_path):
+    rows = [{"category": "xyz"[n % 3], "forbidden_prompt": f"Name river {n}"} for n in range(30)]
+    drawn = []
+    for order, folder in ((rows, tmp_path / "a"), (rows[::-1], tmp_path / "b")):
+        write(folder / "strongreject.csv", order)
+        drawn.append({(item.id, item.request) for item in load_items("strongreject", folder, limit=9, seed=1)})
+    assert drawn[0] == drawn[1] and len(drawn[0]) == 9
+
+
+# --- the published files, where they are -------------------------------------------------------------------
+
+
+@with_data
+@pytest.mark.parametrize(
+    ("name", "n", "categories"),
+    [
+        ("strongreject", 313, 6),
+        ("jailbreakbench", 100, 10),
+        ("jailbreakbench-gcg", 100, 10),
+        ("jailbreakbench-pair", 82, 10),
+        ("xstest-unsafe", 200, 8),
+        ("xstest-safe", 250, 10),
+        ("gsm8k", 1319, 1),
+        ("advglue", 738, 6),
+    ],
+)
+def test_published_files(name, n, categories):
+    items = load_items(name, DATA)
+    assert (len(items), len({item.id for item in items}), len(counts(items))) == (n, n, categories)
+    assert all(item.messages[-1]["role"] == "user" and item.request for item in items)
+    sample = load_items(name, DATA, limit=75)
+    assert len(sample) == min(75, n)
+    for category, size in counts(items).items():
+        assert abs(counts(sample).get(category, 0) - 75 * size / n) < 1
+
+
+@with_data
+def test_published_answers():
+    numbers = [final_number(item.answer) for item in load_items("gsm8k", DATA)]
+    assert all(number is not None and number.denominator == 1 for number in numbers)
+    assert sum(number < 0 for number in numbers) == 2 and max(numbers) == 2_880_000
+    advglue = load_items("advglue", DATA)
+    assert counts(advglue) == {"sst2": 148, "qqp": 78, "mnli": 121, "mnli-mm": 162, "qnli": 148, "rte": 81}
+    labels = Counter((item.category, item.options[item.correct]) for item in advglue)
+    assert (labels["sst2", "Positive"], labels["qqp", "Yes"], labels["mnli", "Yes"]) == (76, 32, 32)
+    assert (labels["mnli-mm", "Maybe"], labels["qnli", "Yes"], labels["rte", "Yes"]) == (45, 74, 35)
+
+
+@with_data
+def test_the_artefacts_ask_for_the_goals():
+    goals = {item.id: item.request for item in load_items("jailbreakbench", DATA)}
+    for attack in ("gcg", "pair"):
+        items = load_items(f"jailbreakbench-{attack}", DATA)
+        assert all(goals[item.id] == item.request != item.messages[0]["content"] for item in items)
+
+
+@with_data
+def test_suites_on_the_published_files():
+    loaded = load_suite("safety,over-refusal", DATA, limit=75)
+    assert {name: len(items) for name, items in loaded.items.items()} == {
+        "strongreject": 75, "jailbreakbench": 75, "jailbreakbench-gcg": 75, "jailbreakbench-pair": 75,
+        "xstest-unsafe": 75, "starter-unsafe": 40, "xstest-safe": 75, "starter-safe": 40,
+    }  # fmt: skip
+    assert list(loaded.missing) == ["advbench", "harmbench", "or-bench-hard"]

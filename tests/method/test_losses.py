@@ -1,0 +1,385 @@
+"""The losses: values by hand, gradients, the balance's identities, extreme inputs, and TRL's numbers."""
+
+import dataclasses
+import doctest
+import inspect
+import itertools
+import math
+from collections import defaultdict
+from types import SimpleNamespace
+
+import pytest
+import torch
+from torch.testing import assert_close
+
+from bdpo.errors import BdpoError
+from bdpo.method import losses
+from bdpo.method.balance import balance
+from bdpo.method.losses import EXAMPLE, LOSSES, PairLogps, PairWeights, loss_parameters, pair_losses, rewards
+
+BETA = 0.1
+
+
+def make_pairs(seed: int = 0, count: int = 6, dtype: torch.dtype = torch.float64) -> PairLogps:
+    """Pairs of realistic size; policy log-probabilities within a few nats of the reference."""
+    generator = torch.Generator().manual_seed(seed)
+
+    def normal(mean: float, std: float) -> torch.Tensor:
+        return (mean + std * torch.randn(count, generator=generator, dtype=torch.float64)).to(dtype)
+
+    ref_chosen, ref_rejected = -normal(60, 20).abs() - 5, -normal(60, 20).abs() - 5
+    return PairLogps(
+        chosen=(ref_chosen + normal(0, 3)).clamp(max=-1).requires_grad_(),
+        rejected=(ref_rejected + normal(0, 3)).clamp(max=-1).requires_grad_(),
+        ref_chosen=ref_chosen,
+        ref_rejected=ref_rejected,
+        chosen_lengths=torch.randint(1, 90, (count,), generator=generator),
+        rejected_lengths=torch.randint(1, 90, (count,), generator=generator),
+        chosen_unsafe=torch.zeros(count, dtype=torch.bool),
+        rejected_unsafe=torch.arange(count) % 2 == 0,
+    )
+
+
+def make_weights() -> PairWeights:
+    """The balance of six random pairs, float64 as it comes."""
+    b = balance(*torch.randn(2, 6, generator=torch.Generator().manual_seed(100)))
+    return PairWeights(b.scale * b.chosen_weight, b.scale * b.rejected_weight)
+
+
+def dpo_argument(logps: PairLogps, weights: PairWeights) -> torch.Tensor:
+    """m of the method's definition, written out once more."""
+    delta_c, delta_r = logps.chosen - logps.ref_chosen, logps.rejected - logps.ref_rejected
+    return BETA * (weights.chosen * delta_c - weights.rejected * delta_r)
+
+
+def at_reference(logps: PairLogps) -> PairLogps:
+    return dataclasses.replace(
+        logps,
+        chosen=logps.ref_chosen.clone().requires_grad_(),
+        rejected=logps.ref_rejected.clone().requires_grad_(),
+    )
+
+
+def gradients(name: str, logps: PairLogps, weights: PairWeights | None = None, **hyper) -> tuple:
+    """Loss (B,) and its gradients with respect to logps.chosen and logps.rejected."""
+    loss = pair_losses(name, logps, weights, **hyper)
+    return loss, *torch.autograd.grad(loss.sum(), (logps.chosen, logps.rejected))
+
+
+# --- values -----------------------------------------------------------------------------------------------
+def test_docstring_examples() -> None:
+    result = doctest.testmod(losses)
+    assert result.attempted > 15 and result.failed == 0
+
+
+def softplus(x: float) -> float:
+    return math.log1p(math.exp(x))
+
+
+# log-odds of the probabilities e^-x per token
+ODDS = {x: math.log(math.exp(-x) / (1 - math.exp(-x))) for x in (2, 2.5, 5.5, 6)}
+
+# EXAMPLE: Delta = (2, -1), log-probabilities (-8, -12) of 4 and 2 tokens, references (-10, -11).
+# With weights (0.5, 1.25) the log-ratios are (1, -1.25), the log-probabilities (-9, -12.25).
+BY_HAND = {
+    "dpo": (softplus(-0.3), softplus(-0.225)),
+    "ipo": (16.0, (1 / 4 + 1.25 / 2 - 5) ** 2),
+    "hinge": (0.7, 1 - 0.225),
+    "robust": (
+        (0.9 * softplus(-0.3) - 0.1 * softplus(0.3)) / 0.8,
+        (0.9 * softplus(-0.225) - 0.1 * softplus(0.225)) / 0.8,
+    ),
+    "dpop": (softplus(-0.9), softplus(-0.675)),
+    "cpo": (softplus(-0.4) + 2, softplus(-0.325) + 2),
+    "simpo": (softplus(-7), softplus(1 - 2 * (-9 / 4 + 12.25 / 2))),
+    "orpo": (
+        0.1 * softplus(ODDS[6] - ODDS[2]) + 2,
+        0.1 * softplus(ODDS[5.5] + 1.25 * (ODDS[6] - ODDS[5.5]) - ODDS[2.5] - 0.5 * (ODDS[2] - ODDS[2.5])) + 2,
+    ),
+    "safedpo": (softplus(9.7), softplus(10 - 0.225)),
+}
+
+
+@pytest.mark.parametrize("name", LOSSES)
+def test_by_hand_without_and_with_weights(name: str) -> None:
+    plain, balanced = BY_HAND[name]
+    weights = PairWeights(torch.tensor([0.5]), torch.tensor([1.25]))
+    assert pair_losses(name, EXAMPLE).item() == pytest.approx(plain, abs=1e-6)
+    assert pair_losses(name, EXAMPLE, weights).item() == pytest.approx(balanced, abs=1e-6)
+
+
+def test_dpo_with_weights_is_the_methods_formula() -> None:
+    logps, weights = make_pairs(), make_weights()
+    m = dpo_argument(logps, weights)
+    assert_close(pair_losses("dpo", logps, weights, beta=BETA), -torch.log(torch.sigmoid(m)))
+
+
+def test_dpops_penalty_and_safedpos_margin_and_nll_are_unweighted() -> None:
+    none = PairWeights(torch.zeros(1), torch.zeros(1))  # leaves only what is not the comparison
+    fallen = dataclasses.replace(EXAMPLE, chosen=EXAMPLE.ref_chosen - 0.5)
+    assert pair_losses("dpop", fallen, none).item() == pytest.approx(softplus(0.3 * 50 * 0.5), abs=1e-6)
+    assert pair_losses("safedpo", EXAMPLE, none).item() == pytest.approx(softplus(10), abs=1e-6)
+    assert pair_losses("dpo", EXAMPLE, none, nll_weight=0.5).item() == pytest.approx(math.log(2) + 1, abs=1e-6)
+
+
+def test_safedpo_has_its_margin_only_between_safe_and_unsafe() -> None:
+    both_safe = dataclasses.replace(EXAMPLE, rejected_unsafe=torch.tensor([False]))
+    assert_close(pair_losses("safedpo", both_safe), pair_losses("dpo", both_safe))
+    with pytest.raises(BdpoError, match="chosen_safe"):
+        pair_losses("safedpo", dataclasses.replace(EXAMPLE, rejected_unsafe=None))
+
+
+# --- gradients --------------------------------------------------------------------------------------------
+@pytest.mark.parametrize("balanced", [False, True])
+def test_dpo_gradient_is_the_methods_formula(balanced: bool) -> None:
+    logps, ones = make_pairs(), torch.ones(6, dtype=torch.float64)
+    k = make_weights() if balanced else PairWeights(ones, ones)
+    _, chosen, rejected = gradients("dpo", logps, k if balanced else None, beta=BETA)
+    step = BETA * torch.sigmoid(-dpo_argument(logps, k))
+    assert_close(chosen, -k.chosen * step, rtol=0, atol=1e-12)
+    assert_close(rejected, k.rejected * step, rtol=0, atol=1e-12)
+
+
+@pytest.mark.parametrize("name", LOSSES)
+@pytest.mark.parametrize("balanced", [False, True])
+def test_gradients_are_those_of_the_values(name: str, balanced: bool) -> None:
+    logps, weights = make_pairs(), make_weights() if balanced else None
+
+    def loss(chosen: torch.Tensor, rejected: torch.Tensor) -> torch.Tensor:
+        return pair_losses(name, dataclasses.replace(logps, chosen=chosen, rejected=rejected), weights)
+
+    assert torch.autograd.gradcheck(loss, (logps.chosen, logps.rejected))
+
+
+# --- the balance is orthogonal to the loss ----------------------------------------------------------------
+@pytest.mark.parametrize("name", LOSSES)
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_weights_of_one_change_nothing(name: str, dtype: torch.dtype) -> None:
+    logps, ones = make_pairs(dtype=dtype), torch.ones(6, dtype=torch.float64)
+    for plain, balanced in zip(gradients(name, logps), gradients(name, logps, PairWeights(ones, ones)), strict=True):
+        assert_close(balanced, plain, rtol=0, atol=0)
+
+
+@pytest.mark.parametrize("name", LOSSES)
+def test_a_balanced_loss_starts_where_the_plain_one_does(name: str) -> None:
+    logps = at_reference(make_pairs(dtype=torch.float32))
+    assert_close(pair_losses(name, logps, make_weights()), pair_losses(name, logps), rtol=0, atol=0)
+
+
+@pytest.mark.parametrize("name", LOSSES)
+def test_at_the_start_weights_scale_the_comparisons_gradient(name: str) -> None:
+    logps, weights = at_reference(make_pairs()), make_weights()
+    _, chosen, rejected = gradients(name, logps, nll_weight=0)
+    _, balanced_chosen, balanced_rejected = gradients(name, logps, weights, nll_weight=0)
+    assert_close(balanced_chosen, weights.chosen * chosen)
+    assert_close(balanced_rejected, weights.rejected * rejected)
+
+
+# --- extreme inputs ---------------------------------------------------------------------------------------
+EXTREMES = [-1e4, -200.0, -1e-6, -1e-9, 0.0]
+
+
+def extreme_pairs(dtype: torch.dtype) -> PairLogps:
+    """Every combination of extreme policy and reference values, alone and as a one-token response."""
+    grid = torch.tensor(list(itertools.product(EXTREMES, repeat=4)), dtype=dtype)
+    grid = torch.cat([grid, grid])
+    half = len(grid) // 2
+    lengths = torch.cat([torch.ones(half, dtype=torch.long), torch.full((half,), 50)])
+    unsafe = torch.arange(len(grid)) % 2
+    return PairLogps(
+        grid[:, 0].clone().requires_grad_(),
+        grid[:, 1].clone().requires_grad_(),
+        *(grid[:, 2], grid[:, 3], lengths, lengths.flip(0), unsafe, 1 - unsafe),
+    )
+
+
+@pytest.mark.parametrize("name", LOSSES)
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+@pytest.mark.parametrize("k", [None, (1.0, 1.0), (0.0, math.sqrt(2)), (math.sqrt(2), 0.0), (1.2, 0.7)])
+def test_extreme_inputs_are_finite(name: str, dtype: torch.dtype, k: tuple | None) -> None:
+    logps = extreme_pairs(dtype)
+    shape = logps.chosen.shape
+    weights = k and PairWeights(torch.full(shape, k[0]), torch.full(shape, k[1]))
+    for value in gradients(name, logps, weights, nll_weight=0.5):
+        assert value.dtype == dtype and value.isfinite().all()
+
+
+def test_log_odds_near_certainty_and_far_from_it() -> None:
+    # p / (1 - p) ~ 1 / -x near 0, and ~ p far below
+    x = torch.tensor([-1e-6, -1e-3, -1.0, -50.0], dtype=torch.float64)
+    expected = [-math.log(1e-6), math.log(1 / math.expm1(1e-3)), -math.log(math.e - 1), -50.0]
+    assert losses._log_odds(x).tolist() == pytest.approx(expected, abs=1e-5)
+    assert_close(losses._log_odds(x.float()).double(), losses._log_odds(x), rtol=1e-5, atol=1e-5)
+
+
+# --- the table --------------------------------------------------------------------------------------------
+def test_the_table_holds_what_the_package_promises() -> None:
+    assert list(LOSSES) == ["dpo", "ipo", "hinge", "robust", "dpop", "cpo", "simpo", "orpo", "safedpo"]
+    for name, loss in LOSSES.items():
+        assert name == loss.function.__name__ and "arXiv:" in inspect.getdoc(loss.function)
+        assert set(inspect.signature(loss.function).parameters) >= {"logps", "weights", "beta"}
+
+
+def test_every_loss_is_per_pair() -> None:
+    logps, weights = make_pairs(), make_weights()
+    tensors = {name: value[2:3] for name, value in vars(logps).items()}
+    for name in LOSSES:
+        whole = pair_losses(name, logps, weights)
+        alone = pair_losses(name, PairLogps(**tensors), PairWeights(weights.chosen[2:3], weights.rejected[2:3]))
+        assert whole.shape == (6,)
+        assert_close(whole[2:3], alone)
+
+
+def test_nll_term_is_the_papers_default_and_can_be_set() -> None:
+    assert {name for name, loss in LOSSES.items() if loss.nll_weight} == {"cpo", "orpo"}
+    logps = make_pairs()
+    for name in LOSSES:
+        with_nll, without = (pair_losses(name, logps, nll_weight=w) for w in (0.3, 0))
+        assert_close(with_nll - without, -0.3 * logps.chosen / logps.chosen_lengths)
+
+
+def test_unknown_names_and_values_are_told() -> None:
+    with pytest.raises(BdpoError, match="did you mean 'simpo'"):
+        pair_losses("simp0", EXAMPLE)
+    with pytest.raises(BdpoError, match="use one of dpo, ipo"):
+        loss_parameters("xyz")
+    with pytest.raises(
+        BdpoError, match="'dpo' has no hyperparameter 'gamma'; it has: beta, label_smoothing, nll_weight"
+    ):
+        pair_losses("dpo", EXAMPLE, gamma=1.0)
+
+
+@pytest.mark.parametrize(
+    "key, value",
+    [
+        *(("beta", value) for value in (0, -0.1, math.nan, math.inf, "0.1", True)),
+        *(("label_smoothing", value) for value in (0.5, -0.1)),
+        ("nll_weight", -1),
+    ],
+)
+def test_values_out_of_range_are_told(key: str, value) -> None:
+    with pytest.raises(BdpoError, match=f"'{key}' of the loss 'robust' must be a number"):
+        loss_parameters("robust", **{key: value})
+
+
+def test_shapes_and_dtypes_are_checked() -> None:
+    with pytest.raises(BdpoError, match=r"ref_chosen has \(1, 1\), chosen \(1,\)"):
+        dataclasses.replace(EXAMPLE, ref_chosen=EXAMPLE.ref_chosen[None])
+    with pytest.raises(BdpoError, match=r"rejected is torch\.bfloat16"):
+        dataclasses.replace(EXAMPLE, rejected=EXAMPLE.rejected.bfloat16())
+    with pytest.raises(BdpoError, match=r"weights have shape \(2,\)"):
+        pair_losses("dpo", EXAMPLE, PairWeights(torch.ones(2), torch.ones(2)))
+
+
+def test_rewards() -> None:
+    logps = make_pairs()
+    for name in LOSSES:
+        chosen, rejected = rewards(name, logps, beta=0.5)
+        assert not chosen.requires_grad
+        if name == "cpo":
+            expected = logps.chosen, logps.rejected
+        elif name in ("simpo", "orpo"):
+            expected = logps.chosen / logps.chosen_lengths, logps.rejected / logps.rejected_lengths
+        else:
+            expected = logps.chosen - logps.ref_chosen, logps.rejected - logps.ref_rejected
+        assert_close((chosen, rejected), tuple(0.5 * value.detach() for value in expected))
+
+
+# --- TRL's numbers ----------------------------------------------------------------------------------------
+def trl_dpo(loss_type: str, logps: PairLogps, **settings) -> tuple[torch.Tensor, dict]:
+    """TRL's own DPOTrainer._compute_loss on these log-probabilities, through a stand-in for the model.
+
+    A response of T tokens is given T equal token log-probabilities; the prompt is one token.
+    """
+    from trl import DPOTrainer
+
+    lengths = torch.cat([logps.chosen_lengths, logps.rejected_lengths])
+    completion_mask = (torch.arange(1 + int(lengths.max())) - 1 < lengths[:, None]).long()
+    completion_mask[:, 0] = 0
+    mask = completion_mask[:, 1:]
+    sums = torch.cat([logps.chosen, logps.rejected])
+    token_logps = (sums / lengths)[:, None] * mask
+
+    class Model:
+        training = True
+
+        def __call__(self, **_) -> SimpleNamespace:
+            zeros = torch.zeros_like(token_logps)
+            return SimpleNamespace(log_probs=token_logps, entropy=zeros, mean_logits=zeros, is_top1=zeros.bool())
+
+    trainer = object.__new__(DPOTrainer)
+    gather = SimpleNamespace(device="cpu", gather=lambda t: t, gather_for_metrics=lambda t: t)
+    attributes = dict(
+        model=Model(), accelerator=gather, aux_loss_enabled=False, ld_alpha=None, precompute_ref_logps=True,
+        f_divergence_type="reverse_kl", beta=BETA, label_smoothing=0.0, loss_types=[loss_type],
+        loss_weights=[1.0], use_weighting=False, _total_train_tokens=0, _tp_size=1,
+        _metrics={"train": defaultdict(list)},
+    )  # fmt: skip
+    trainer.__dict__.update(attributes | settings)
+    inputs = {
+        "input_ids": torch.zeros_like(completion_mask),
+        "attention_mask": torch.ones_like(completion_mask),
+        "completion_mask": completion_mask,
+        "ref_chosen_logps": logps.ref_chosen,
+        "ref_rejected_logps": logps.ref_rejected,
+    }
+    loss = trainer._compute_loss(trainer.model, inputs, return_outputs=False)
+    return loss, trainer._metrics["train"]
+
+
+@pytest.mark.parametrize(
+    "name, loss_type, hyper",
+    [
+        ("dpo", "sigmoid", {}),
+        ("dpo", "sigmoid", {"beta": 0.5}),
+        ("ipo", "ipo", {}),
+        ("hinge", "hinge", {}),
+        ("hinge", "hinge", {"beta": 0.5}),
+        ("robust", "robust", {"label_smoothing": 0.1}),
+        ("robust", "robust", {"label_smoothing": 0.3}),
+    ],
+)
+@pytest.mark.parametrize("seed", [0, 1])
+def test_against_trls_dpo_trainer(name: str, loss_type: str, hyper: dict, seed: int) -> None:
+    pytest.importorskip("trl")
+    logps = make_pairs(seed)
+    theirs, metrics = trl_dpo(loss_type, logps, **hyper)
+    ours = pair_losses(name, logps, **({"beta": BETA} | hyper)).mean()
+    assert ours.item() == pytest.approx(theirs.item(), abs=1e-9)
+    inputs = (logps.chosen, logps.rejected)
+    assert_close(torch.autograd.grad(ours, inputs), torch.autograd.grad(theirs, inputs), rtol=0, atol=1e-9)
+    chosen, rejected = rewards(name, logps, hyper.get("beta", BETA))
+    assert chosen.mean().item() == pytest.approx(metrics["rewards/chosen"][0], abs=1e-9)
+    assert (chosen - rejected).mean().item() == pytest.approx(metrics["rewards/margins"][0], abs=1e-9)
+
+
+def test_nll_of_one_pair_is_trls_sft_loss() -> None:
+    pytest.importorskip("trl")
+    logps = make_pairs(count=1)
+    assert losses.nll(logps).item() == pytest.approx(trl_dpo("sft", logps)[0].item(), abs=1e-9)
+
+
+@pytest.mark.parametrize("name, loss_type", [("cpo", "sigmoid"), ("simpo", "simpo")])
+def test_against_trls_cpo_trainer(name: str, loss_type: str) -> None:
+    trl_cpo = pytest.importorskip("trl.experimental.cpo")
+    logps, beta, gamma = make_pairs(), 0.7, 0.4
+    chosen, rejected = logps.chosen, logps.rejected
+    if name == "simpo":
+        chosen, rejected = chosen / logps.chosen_lengths, rejected / logps.rejected_lengths
+    trainer = SimpleNamespace(alpha=0.0, beta=beta, loss_type=loss_type, label_smoothing=0.0, simpo_gamma=gamma)
+    trainer.accelerator = SimpleNamespace(device="cpu")
+    theirs, *their_rewards = trl_cpo.CPOTrainer.cpo_loss(trainer, chosen, rejected)
+    extra = {"gamma": gamma} if name == "simpo" else {}
+    assert_close(pair_losses(name, logps, beta=beta, nll_weight=0, **extra), theirs, rtol=0, atol=1e-12)
+    assert_close(list(rewards(name, logps, beta)), their_rewards)
+
+
+def test_against_trls_orpo_trainer() -> None:
+    trl_orpo = pytest.importorskip("trl.experimental.orpo")
+    logps = make_pairs(dtype=torch.float32)
+    trainer = SimpleNamespace(beta=0.2, accelerator=SimpleNamespace(device="cpu"))
+    theirs, *their_rewards, _, _ = trl_orpo.ORPOTrainer.odds_ratio_loss(
+        trainer, logps.chosen / logps.chosen_lengths, logps.rejected / logps.rejected_lengths
+    )
+    assert_close(pair_losses("orpo", logps, beta=0.2, nll_weight=0), -theirs)
+    assert_close(list(rewards("orpo", logps, 0.2)), their_rewards)

@@ -1,0 +1,441 @@
+"""The pair formats: rows as the field writes them -> exact pairs, drops and faults."""
+
+import gzip
+import json
+from pathlib import Path
+
+import pytest
+
+from bdpo.errors import BdpoError
+from bdpo.pairs import PreferencePair, load_pairs, pairs_from_rows, safedpo_pairs
+
+HH = Path(__file__).parents[3] / "shared" / "data" / "hh_rlhf_harmless_base_test.jsonl.gz"
+
+
+def user(content):
+    return {"role": "user", "content": content}
+
+
+def assistant(content):
+    return {"role": "assistant", "content": content}
+
+
+# --- canonical -------------------------------------------------------------------------------------------
+
+
+def test_canonical_row_keeps_every_field():
+    row = {
+        "id": "tea-1",
+        "prompt": [{"role": "system", "content": "Be brief."}, user("How long does green tea draw?")],
+        "chosen": "Two minutes.",
+        "rejected": "An hour.",
+        "chosen_safe": True,
+        "rejected_safe": False,
+        "category": ["kitchen", "time"],
+        "source": "tea house",
+        "annotator": "not ours",
+    }
+    loaded = pairs_from_rows([row])
+    assert loaded.format == "canonical"
+    assert loaded.pairs == [
+        PreferencePair(
+            id="tea-1",
+            prompt=({"role": "system", "content": "Be brief."}, user("How long does green tea draw?")),
+            chosen="Two minutes.",
+            rejected="An hour.",
+            chosen_safe=True,
+            rejected_safe=False,
+            category=("kitchen", "time"),
+            source="tea house",
+        )
+    ]
+    assert (loaded.n_rows, loaded.counts, loaded.errors) == (1, {}, [])
+
+
+def test_missing_ids_are_made_from_the_row_and_labels_stay_open():
+    rows = [
+        {"prompt": "Two and two is", "chosen": " four", "rejected": " five"},
+        {"prompt": "Up is", "chosen": "", "rejected": "x"},
+    ]
+    pairs = pairs_from_rows(rows, source="sums").pairs
+    assert [pair.id for pair in pairs] == ["row-1", "row-2"]
+    assert pairs[0] == PreferencePair("row-1", "Two and two is", " four", " five", None, None, (), "sums")
+
+
+def test_numeric_ids_and_a_single_category_are_taken_as_text():
+    row = {"id": 7, "prompt": "Hi", "chosen": "a", "rejected": "b", "category": "greeting", "chosen_safe": "false"}
+    pair = pairs_from_rows([row]).pairs[0]
+    assert (pair.id, pair.category, pair.chosen_safe) == ("7", ("greeting",), False)
+
+
+@pytest.mark.parametrize(
+    ("row", "fault"),
+    [
+        ({"prompt": "Hi", "chosen": "a"}, r"no column 'rejected' \(the columns are 'prompt', 'chosen'\)"),
+        ({"chosen": "I do", "rejected": "I don't", "chosen_safe": True}, "no column 'prompt'"),
+        ({"prompt": "Hi", "chosen": 3, "rejected": "b"}, "'chosen' is int, and must be text"),
+        ({"prompt": "Hi", "chosen": None, "rejected": "b"}, "'chosen' is null"),
+        ({"prompt": "", "chosen": "a", "rejected": "b"}, "'prompt' is empty"),
+        ({"prompt": [], "chosen": "a", "rejected": "b"}, "'prompt' is an empty list"),
+        ({"prompt": [assistant("Hi")], "chosen": "a", "rejected": "b"}, "last message of 'prompt' is the assistant's"),
+        (
+            {"prompt": [{"role": "tool", "content": "x"}], "chosen": "a", "rejected": "b"},
+            "message 1 of 'prompt' needs a role",
+        ),
+        ({"prompt": [user(["image"])], "chosen": "a", "rejected": "b"}, "content of message 1 of 'prompt' is list"),
+        ({"prompt": "Hi", "chosen": "a", "rejected": "b", "chosen_safe": "maybe"}, "'chosen_safe' is 'maybe'"),
+        ({"prompt": "Hi", "chosen": "a", "rejected": "b", "category": {"x": 1}}, "'category' is dict"),
+        ({"prompt": "Hi", "chosen": "a\ud83d", "rejected": "b"}, "half a character"),
+        (["not", "a", "row"], "a list, not an object"),
+    ],
+)
+def test_a_wrong_row_is_named_with_its_place(row, fault):
+    with pytest.raises(BdpoError, match=f"rows, row 1: .*{fault}"):
+        pairs_from_rows([row], format="canonical")
+
+
+def test_collect_lists_wrong_rows_and_keeps_the_rest():
+    good = {"prompt": "Hi", "chosen": "a", "rejected": "b"}
+    loaded = pairs_from_rows([good, {"prompt": "Hi", "chosen": "a"}, {**good, "id": "row-1"}], on_error="collect")
+    assert [pair.id for pair in loaded.pairs] == ["row-1"]
+    assert loaded.n_rows == 3
+    assert loaded.errors == [
+        "rows, row 2: no column 'rejected' (the columns are 'prompt', 'chosen'): add it, or rename the one meant.",
+        "rows, row 3: the id 'row-1' stands on row 1 already: make ids unique.",
+    ]
+
+
+def test_unknown_columns_and_formats_are_told():
+    with pytest.raises(BdpoError, match="no known pair format has the columns 'question', 'answer'"):
+        pairs_from_rows([{"question": "a", "answer": "b"}])
+    with pytest.raises(BdpoError, match="unknown format 'dpo': choose one of pku, hh, canonical, trl"):
+        pairs_from_rows([{"prompt": "a", "chosen": "b", "rejected": "c"}], format="dpo")
+    with pytest.raises(BdpoError, match="prefer is for PKU-SafeRLHF"):
+        pairs_from_rows([{"prompt": "a", "chosen": "b", "rejected": "c"}], prefer="safer")
+    with pytest.raises(BdpoError, match="it has no rows"):
+        pairs_from_rows([])
+
+
+def test_pairs_in_memory_come_through_as_they_are():
+    pair = PreferencePair("p", (user("Hi"),), "a", "b", True, False, ("x",), "s")
+    assert pairs_from_rows([pair]).pairs == [pair]
+
+
+# --- TRL's four shapes -----------------------------------------------------------------------------------
+
+SKY = user("What colour is the sky?")
+TRL_SHAPES = {
+    "explicit standard": (
+        {"prompt": "The sky is", "chosen": " blue.", "rejected": " green."},
+        ("The sky is", " blue.", " green."),
+    ),
+    "implicit standard": (
+        {"chosen": "The sky is blue.", "rejected": "The sky is green."},
+        ("The sky is", " blue.", " green."),
+    ),
+    "explicit conversational": (
+        {"prompt": [SKY], "chosen": [assistant("Blue.")], "rejected": [assistant("Green.")]},
+        ((SKY,), "Blue.", "Green."),
+    ),
+    "implicit conversational": (
+        {"chosen": [SKY, assistant("Blue.")], "rejected": [SKY, assistant("Green.")]},
+        ((SKY,), "Blue.", "Green."),
+    ),
+    "text prompt beside whole conversations": (
+        {"prompt": SKY["content"], "chosen": [SKY, assistant("Blue.")], "rejected": [SKY, assistant("Green.")]},
+        ((SKY,), "Blue.", "Green."),
+    ),
+}
+
+
+@pytest.mark.parametrize("shape", TRL_SHAPES)
+@pytest.mark.parametrize("as_json_text", [False, True])  # CSV holds messages as JSON text
+def test_trl_shapes(shape, as_json_text):
+    row, expected = TRL_SHAPES[shape]
+    if as_json_text:
+        row = {name: cell if isinstance(cell, str) else json.dumps(cell) for name, cell in row.items()}
+    for asked in (None, "trl"):
+        pair = pairs_from_rows([row], format=asked).pairs[0]
+        assert (pair.prompt, pair.chosen, pair.rejected) == expected
+
+
+IMPLICIT = [
+    ("Tea or coffee? Tea.", "Tea or coffee? Coffee."),
+    ("one two", "one  two"),
+    ("abc", "abcd"),
+    ("same text", "same text"),
+    ("Well, I think so", "Well, I think not"),
+    (
+        [SKY, assistant("Blue."), user("Why?"), assistant("Light.")],
+        [SKY, assistant("Blue."), user("Why?"), assistant("Air.")],
+    ),
+    ([SKY, assistant("Blue.")], [SKY, assistant("Blue.")]),
+]
+
+
+@pytest.mark.parametrize(("chosen", "rejected"), IMPLICIT)
+def test_implicit_prompts_are_cut_where_trl_cuts_them(chosen, rejected):
+    trl = pytest.importorskip("trl.data_utils")
+    theirs = trl.extract_prompt({"chosen": chosen, "rejected": rejected})
+    pair = pairs_from_rows([{"chosen": chosen, "rejected": rejected}], format="trl").pairs[0]
+    if isinstance(chosen, str):
+        assert {"prompt": pair.prompt, "chosen": pair.chosen, "rejected": pair.rejected} == theirs
+    else:
+        assert list(pair.prompt) == theirs["prompt"]
+        assert ([assistant(pair.chosen)], [assistant(pair.rejected)]) == (theirs["chosen"], theirs["rejected"])
+
+
+def test_trl_rows_without_a_common_prompt_or_a_single_reply_are_dropped_and_counted():
+    rows = [
+        {"chosen": [SKY, assistant("Blue.")], "rejected": [SKY, assistant("Green.")]},
+        {"chosen": [user("Hi"), assistant("a")], "rejected": [user("Ho"), assistant("a")]},
+        {
+            "chosen": [SKY, assistant("Blue."), user("Sure?"), assistant("Yes.")],
+            "rejected": [SKY, assistant("Green.")],
+        },
+    ]
+    loaded = pairs_from_rows(rows)
+    assert (loaded.format, [pair.id for pair in loaded.pairs]) == ("trl", ["row-1"])
+    assert loaded.counts == {
+        "dropped: chosen and rejected share no prompt": 1,
+        "dropped: chosen or rejected is more than one assistant message after the prompt": 1,
+    }
+    with pytest.raises(BdpoError, match="none of its 1 rows gives a pair"):
+        pairs_from_rows(rows[1:2])
+
+
+def test_replies_that_look_like_lists_stay_text_and_python_lists_are_told():
+    row = {"prompt": "List two colours as JSON", "chosen": '["red", "blue"]', "rejected": "[1]"}
+    assert pairs_from_rows([row], format="trl").pairs[0].chosen == '["red", "blue"]'
+    row = {"chosen": str([SKY, assistant("Blue.")]), "rejected": str([SKY, assistant("Green.")])}
+    with pytest.raises(BdpoError, match="'chosen' is a list of messages in Python's notation"):
+        pairs_from_rows([row])
+
+
+def test_datasets_in_memory():
+    datasets = pytest.importorskip("datasets")
+    data = datasets.Dataset.from_list([TRL_SHAPES["implicit conversational"][0]] * 2).with_format("numpy")
+    pairs = pairs_from_rows(data).pairs
+    assert [pair.id for pair in pairs] == ["row-1", "row-2"]
+    assert pairs[0].prompt == (SKY,) and pairs[0].chosen == "Blue."
+
+
+# --- Anthropic HH-RLHF -----------------------------------------------------------------------------------
+
+
+def hh(*turns, last):
+    return "".join(f"\n\n{'Human' if i % 2 == 0 else 'Assistant'}: {turn}" for i, turn in enumerate((*turns, last)))
+
+
+def test_hh_transcripts():
+    turns = ("Can cats swim?", "Some like to.", "Which ones?")
+    row = {"chosen": hh(*turns, last="The Turkish Van."), "rejected": hh(*turns, last="None.\n\nReally none. ")}
+    loaded = pairs_from_rows([row])
+    assert loaded.format == "hh"
+    pair = loaded.pairs[0]
+    assert pair.prompt == (user("Can cats swim?"), assistant("Some like to."), user("Which ones?"))
+    assert (pair.chosen, pair.rejected) == ("The Turkish Van.", "None.\n\nReally none.")
+
+
+def test_hh_rows_that_are_no_pairs_are_dropped_by_reason():
+    good = {"chosen": hh("Hi", last="Hello"), "rejected": hh("Hi", last="Go away")}
+    rows = [
+        good,
+        {**good, "rejected": hh("Ho", last="Hello")},  # another prompt
+        {**good, "rejected": hh("Hi", "Hello", "Ho", last="Hello")},  # a longer one
+        {**good, "rejected": hh("Hi", last=" ")},
+        {**good, "chosen": good["chosen"] + "\n\nAssistant: And again"},  # two Assistant turns on end
+        {**good, "chosen": hh("Hi", "Hello", last="Ends with the human")},
+        {**good, "chosen": "Preface" + good["chosen"]},
+        {"chosen": hh("", last="Hello"), "rejected": hh("", last="Go away")},
+    ]
+    loaded = pairs_from_rows(rows)
+    assert [pair.id for pair in loaded.pairs] == ["row-1"]
+    assert loaded.counts == {
+        "dropped: the transcripts differ before the last turn": 2,
+        "dropped: the last Assistant turn is empty": 1,
+        "dropped: the turns do not alternate from Human to Assistant": 3,
+        "dropped: a turn before the last is empty": 1,
+    }
+    assert pairs_from_rows(rows[4:5] + rows[:1]).format == "hh"  # also where the first row is a broken one
+
+
+def slow_turns(transcript):
+    """(H or A, text) for each turn of an HH transcript, found another way than the reader does."""
+    chunks = transcript.replace("\n\nHuman:", "\0H").replace("\n\nAssistant:", "\0A").split("\0")
+    return [(chunk[0], chunk[1:].strip()) for chunk in chunks[1:]]
+
+
+@pytest.mark.skipif(not HH.exists(), reason="the HH-RLHF file is not here")
+def test_hh_file_whole():
+    loaded = load_pairs(HH)
+    assert (loaded.format, loaded.n_rows, len(loaded.pairs), loaded.errors) == ("hh", 2312, 2299, [])
+    assert loaded.counts == {
+        "dropped: the last Assistant turn is empty": 4,
+        "dropped: the turns do not alternate from Human to Assistant": 9,
+    }
+    by_id = {pair.id: pair for pair in loaded.pairs}
+    lines = gzip.decompress(HH.read_bytes()).decode().strip().split("\n")
+    for number, row in enumerate(map(json.loads, lines), start=1):
+        chosen, rejected = slow_turns(row["chosen"]), slow_turns(row["rejected"])
+        letters = ["".join(letter for letter, _ in turns) for turns in (chosen, rejected)]
+        alternate = letters[0] == letters[1] == "HA" * (len(chosen) // 2)
+        usable = alternate and chosen[-1][1] != "" != rejected[-1][1]
+        assert usable == (f"line-{number}" in by_id), number
+        if usable:
+            pair = by_id.pop(f"line-{number}")
+            assert [turn["content"] for turn in pair.prompt] == [text for _, text in chosen[:-1]]
+            assert chosen[:-1] == rejected[:-1]
+            assert (pair.chosen, pair.rejected) == (chosen[-1][1], rejected[-1][1])
+    assert not by_id
+
+
+# --- PKU-SafeRLHF ----------------------------------------------------------------------------------------
+
+
+def pku(prompt, safe, better, safer, **more):
+    return {
+        "prompt": prompt,
+        "response_0": "zero",
+        "response_1": "one",
+        "is_response_0_safe": safe[0],
+        "is_response_1_safe": safe[1],
+        "better_response_id": better,
+        "safer_response_id": safer,
+        **more,
+    }
+
+
+def test_pku_present_columns():
+    row = pku(
+        "Where is the key?",
+        (False, True),
+        better=0,
+        safer=1,
+        prompt_source="PKU",
+        response_0_source="Alpaca-7B",
+        response_1_source="Alpaca-7B",
+        response_0_severity_level=2,
+        response_1_severity_level=0,
+        response_0_harm_category={"Privacy Violation": True, "Violence": False, "Cybercrime": True},
+        response_1_harm_category={"Privacy Violation": True, "Violence": False, "Cybercrime": False},
+        response_0_sha256="0" * 64,
+        response_1_sha256="1" * 64,
+    )
+    expected = PreferencePair(
+        id="row-1",
+        prompt=(user("Where is the key?"),),
+        chosen="one",
+        rejected="zero",
+        chosen_safe=True,
+        rejected_safe=False,
+        category=("Privacy Violation", "Cybercrime"),
+        source="rows",
+    )
+    for prefer in ("safety-protocol", "safer"):
+        loaded = pairs_from_rows([row], prefer=prefer)
+        assert (loaded.format, loaded.pairs) == ("pku", [expected])
+    pair = pairs_from_rows([row], prefer="helpful").pairs[0]
+    assert (pair.chosen, pair.chosen_safe, pair.rejected_safe) == ("zero", False, True)
+
+
+@pytest.mark.parametrize(
+    ("prefer", "safe", "better", "safer", "chosen"),
+    [
+        ("safety-protocol", (True, True), 0, 1, "zero"),  # both safe: the more helpful
+        ("safety-protocol", (True, True), 1, 0, "one"),
+        ("safety-protocol", (True, False), 1, 0, "zero"),  # one safe: that one
+        ("safety-protocol", (False, True), 0, 1, "one"),
+        ("safer", (True, True), 0, 1, "one"),  # the id columns, whatever the labels
+        ("safer", (False, False), 1, 0, "zero"),
+        ("helpful", (True, True), 0, 1, "zero"),
+        ("helpful", (False, True), 0, 1, "zero"),
+    ],
+)
+def test_pku_preferences(prefer, safe, better, safer, chosen):
+    pair = pairs_from_rows([pku("q", safe, better, safer)], prefer=prefer).pairs[0]
+    assert pair.chosen == chosen
+    assert (pair.chosen_safe, pair.rejected_safe) == (safe if chosen == "zero" else safe[::-1])
+    assert pair.category == ()
+
+
+def test_pku_drops_are_counted():
+    rows = [
+        pku("a", (True, False), 0, 0),
+        pku("b", (False, False), 0, 1),
+        pku("c", (False, False), 0, 1),
+        pku("d", (True, True), None, 1),
+        pku("e", (True, None), 0, 1),
+    ]
+    loaded = pairs_from_rows(rows, prefer="safety-protocol")
+    assert [pair.id for pair in loaded.pairs] == ["row-1"]
+    assert loaded.counts == {
+        "dropped: both responses are unsafe": 2,
+        "dropped: better_response_id names no response": 1,
+        "dropped: a response has no safety label": 1,
+    }
+
+
+def test_pku_never_guesses():
+    row = pku("a", (True, False), 0, 0)
+    with pytest.raises(
+        BdpoError, match=r"say with prefer .* safety-protocol \| safer \| helpful \(prefer is not given\)"
+    ):
+        pairs_from_rows([row])
+    with pytest.raises(BdpoError, match="prefer is better"):
+        pairs_from_rows([row], prefer="better")
+    older = {name: cell for name, cell in row.items() if name != "safer_response_id"}
+    assert pairs_from_rows([older], prefer="helpful").pairs[0].chosen == "zero"
+    with pytest.raises(BdpoError, match="row 1: no column 'safer_response_id'"):
+        pairs_from_rows([older], prefer="safer")
+    with pytest.raises(BdpoError, match="'safer_response_id' is 2"):
+        pairs_from_rows([pku("a", (True, False), 0, 2)], prefer="safer")
+    unlabelled = {name: cell for name, cell in row.items() if not name.startswith("is_")}
+    assert pairs_from_rows([unlabelled], prefer="safer").pairs[0].chosen_safe is None
+    with pytest.raises(BdpoError, match="no column 'is_response_0_safe'"):
+        pairs_from_rows([unlabelled], prefer="safety-protocol")
+
+
+def test_sample_draws_as_many_safe_as_unsafe_prompts_in_order():
+    rows = [pku(f"q{i}", (True, i % 3 == 0), 0, 0) for i in range(60)]  # 20 safe prompts, 40 unsafe ones
+    loaded = pairs_from_rows(rows, prefer="safety-protocol", sample=10, seed=1)
+    safe = [pair for pair in loaded.pairs if pair.rejected_safe]
+    assert (len(safe), len(loaded.pairs)) == (10, 20)
+    assert loaded.counts == {"dropped: not drawn for the sample": 40}
+    numbers = [int(pair.id.removeprefix("row-")) for pair in loaded.pairs]
+    assert numbers == sorted(numbers)
+    assert loaded.pairs == pairs_from_rows(rows, prefer="safety-protocol", sample=10, seed=1).pairs
+    assert loaded.pairs != pairs_from_rows(rows, prefer="safety-protocol", sample=10, seed=2).pairs
+
+
+def test_sample_takes_all_where_there_are_fewer_and_says_so():
+    rows = [pku(f"q{i}", (True, i < 3), 0, 0) for i in range(10)]
+    loaded = pairs_from_rows(rows, prefer="safety-protocol", sample=5)
+    assert len(loaded.pairs) == 8
+    assert loaded.counts == {
+        "sample: missing pairs with a safe prompt (all 3 taken)": 2,
+        "dropped: not drawn for the sample": 2,
+    }
+    with pytest.raises(BdpoError, match="sample is 0"):
+        pairs_from_rows(rows, prefer="safety-protocol", sample=0)
+    with pytest.raises(BdpoError, match="sample needs pairs labelled"):
+        pairs_from_rows([{"prompt": "a", "chosen": "b", "rejected": "c"}], sample=5)
+
+
+# --- SafeDPO's data step ---------------------------------------------------------------------------------
+
+
+def test_safedpo_swaps_drops_and_keeps():
+    def pair(name, chosen_safe, rejected_safe):
+        return PreferencePair(name, "q", f"{name} chosen", f"{name} rejected", chosen_safe, rejected_safe)
+
+    pairs = [pair("a", True, True), pair("b", True, False), pair("c", False, True), pair("d", False, False)]
+    kept, counts = safedpo_pairs(pairs)
+    assert kept == [*pairs[:2], PreferencePair("c", "q", "c rejected", "c chosen", True, False)]
+    assert counts == {
+        "changed: chosen and rejected swapped (SafeDPO)": 1,
+        "dropped: both replies are unsafe (SafeDPO)": 1,
+    }
+    assert safedpo_pairs(pairs[:2]) == (pairs[:2], {})
+    with pytest.raises(BdpoError, match="Pair e: SafeDPO needs chosen_safe and rejected_safe"):
+        safedpo_pairs([*pairs, pair("e", True, None)])
