@@ -393,7 +393,7 @@ def test_an_occupied_or_unwritable_out_is_refused_in_one_sentence(model, tokeniz
     with pytest.raises(BdpoError, match=r"Cannot write in .*file/s \(Not a directory\)"):
         score(model, tokenizer, PAIRS, tmp_path / "file" / "s")
     (tmp_path / "full" / "manifest.json").write_text("{")
-    with pytest.raises(BdpoError, match=r"manifest.json cannot be read"):
+    with pytest.raises(BdpoError, match=r"manifest.json is not JSON"):
         open_scores(tmp_path / "full")
     with pytest.raises(BdpoError, match="is not a scored folder"):
         open_scores(tmp_path / "nowhere")
