@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from bdpo.evaluate.judges.rules import rules
-from bdpo.evaluate.results import open_runs
+from bdpo.evaluate.results.outcomes import open_runs
 from bdpo.pairs import write_pairs
 from tiny import Bdpo, make_pairs, tiny_model, tiny_tokenizer
 

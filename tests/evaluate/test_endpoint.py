@@ -8,8 +8,8 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 import pytest
 
 from bdpo.errors import BdpoError
-from bdpo.evaluate.endpoint import ChatEndpoint, Completion, EndpointGenerator
-from bdpo.evaluate.replies import Reply, Sampling
+from bdpo.evaluate.replies.collect import Reply, Sampling
+from bdpo.evaluate.replies.endpoint import ChatEndpoint, Completion, EndpointGenerator
 
 ASKED = [{"role": "user", "content": "Name a river."}]
 
@@ -73,7 +73,7 @@ def serving(*script):
 def no_key_and_no_pauses(monkeypatch):
     monkeypatch.delenv("OPENAI_API_KEY", raising=False)
     pauses = []
-    monkeypatch.setattr("bdpo.evaluate.endpoint.time.sleep", pauses.append)
+    monkeypatch.setattr("bdpo.evaluate.replies.endpoint.time.sleep", pauses.append)
     return pauses
 
 

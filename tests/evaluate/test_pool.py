@@ -9,9 +9,9 @@ from peft import LoraConfig, get_peft_model
 
 from bdpo import models
 from bdpo.errors import BdpoError
-from bdpo.evaluate.generate import LocalGenerator
-from bdpo.evaluate.pool import models_sharing_base
-from bdpo.evaluate.replies import Sampling
+from bdpo.evaluate.replies.collect import Sampling
+from bdpo.evaluate.replies.generate import LocalGenerator
+from bdpo.evaluate.replies.pool import models_sharing_base
 from bdpo.models import loading, weights_hash
 from tiny import CHATML, tiny_model, tiny_tokenizer
 

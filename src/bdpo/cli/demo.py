@@ -11,12 +11,13 @@ from rich.text import Text
 
 from bdpo import models
 from bdpo.cli.tables import render_metrics, render_summary
-from bdpo.evaluate.compare import compare
-from bdpo.evaluate.evaluation import Plan, evaluate, local_models, plan_tasks
+from bdpo.evaluate.evaluation import evaluate, local_models
 from bdpo.evaluate.judges import make_judge
-from bdpo.evaluate.replies import Sampling
-from bdpo.evaluate.results import Run, open_runs
-from bdpo.evaluate.tables import comparison_grids
+from bdpo.evaluate.plan import Plan, plan_tasks
+from bdpo.evaluate.replies.collect import Sampling
+from bdpo.evaluate.results.compare import compare
+from bdpo.evaluate.results.outcomes import Run, open_runs
+from bdpo.evaluate.results.tables import comparison_grids
 from bdpo.pairs import check_pairs, load_pairs
 from bdpo.recipe.run import load_model, read_data, run_recipe
 from bdpo.recipe.sections import parse_recipe

@@ -10,11 +10,12 @@ from typing import Any, Protocol
 from transformers import TrainerCallback
 from transformers.utils import logging
 
-from bdpo.evaluate.evaluation import Plan, Subject, answers, plan_tasks
-from bdpo.evaluate.generate import LocalGenerator
+from bdpo.evaluate.evaluation import Subject, answers
 from bdpo.evaluate.judges import DEGENERATE, Judge
-from bdpo.evaluate.replies import Sampling
-from bdpo.evaluate.results import Outcome
+from bdpo.evaluate.plan import Plan, plan_tasks
+from bdpo.evaluate.replies.collect import Sampling
+from bdpo.evaluate.replies.generate import LocalGenerator
+from bdpo.evaluate.results.outcomes import Outcome
 from bdpo.recipe.sections import EvaluateSection
 
 logger = logging.get_logger(__name__)

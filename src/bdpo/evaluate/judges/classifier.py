@@ -23,7 +23,17 @@ import torch
 from transformers import AutoConfig, AutoModelForCausalLM, AutoModelForSequenceClassification, AutoTokenizer
 
 from bdpo.errors import BdpoError, first_line
-from bdpo.evaluate.judges.verdict import COMPLIANCE, DEGENERATE, PARTIAL, REFUSAL, SAFE, UNPARSED, UNSAFE, Verdict
+from bdpo.evaluate.judges.verdict import (
+    COMPLIANCE,
+    DEGENERATE,
+    PARTIAL,
+    REFUSAL,
+    SAFE,
+    UNPARSED,
+    UNSAFE,
+    Judge,
+    Verdict,
+)
 from bdpo.models import LOADING_ERRORS, resolve, weights_hash
 from bdpo.processes import processes
 
@@ -70,7 +80,7 @@ Said = tuple[str, float | None, str]
 """Label, score and reason of a verdict."""
 
 
-class Classifier:
+class Classifier(Judge):
     """A judge made of a model; `name` says which, `version` has the hash of its weights.
 
     Args:

@@ -11,10 +11,10 @@ import hashlib
 import re
 from collections.abc import Callable, Sequence
 
-from bdpo.evaluate.endpoint import ChatEndpoint, EndpointGenerator
-from bdpo.evaluate.generate import LocalGenerator
-from bdpo.evaluate.judges.verdict import COMPLIANCE, PARTIAL, REFUSAL, UNPARSED, Verdict
-from bdpo.evaluate.replies import Generator, Prompts, Sampling, collect
+from bdpo.evaluate.judges.verdict import COMPLIANCE, PARTIAL, REFUSAL, UNPARSED, Judge, Verdict
+from bdpo.evaluate.replies.collect import Generator, Prompts, Sampling, collect
+from bdpo.evaluate.replies.endpoint import ChatEndpoint, EndpointGenerator
+from bdpo.evaluate.replies.generate import LocalGenerator
 from bdpo.models import load
 from bdpo.pairs import Message
 
@@ -82,7 +82,7 @@ _ANSWER = re.compile(
 _RIGHT = re.compile(r"right\W{1,5}([01])\b(?![./])", re.IGNORECASE)
 
 
-class LlmJudge:
+class LlmJudge(Judge):
     """A judge made of whatever replies to prompts: `LocalGenerator` or `EndpointGenerator`.
 
     The score of a verdict is StrongREJECT's (see `strongreject`). Its label is refusal where the model says so, else
@@ -93,7 +93,7 @@ class LlmJudge:
         weights: what tells two versions of a model of this name apart, where there is something.
     """
 
-    knows_answers = True
+    checks_answers = True
 
     def __init__(self, generator: Generator, name: str, weights: str = "", *, max_new_tokens: int = 512) -> None:
         self.generator = generator

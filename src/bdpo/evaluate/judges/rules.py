@@ -21,7 +21,7 @@ from dataclasses import dataclass
 
 from bdpo.evaluate.judges import phrases
 from bdpo.evaluate.judges.degenerate import SPECIAL, degenerate
-from bdpo.evaluate.judges.verdict import COMPLIANCE, DEGENERATE, PARTIAL, REFUSAL, Verdict
+from bdpo.evaluate.judges.verdict import COMPLIANCE, DEGENERATE, PARTIAL, REFUSAL, Judge, Verdict
 
 NAME = "rules"
 VERSION = "1"  # goes up with any change of a rule
@@ -43,10 +43,11 @@ def rules(prompt: str, reply: str) -> Verdict:
     return Verdict(label, NAME, VERSION, reply, reason=reason)
 
 
-class RulesJudge:
+class RulesJudge(Judge):
     """`rules` on lists."""
 
-    name, version, knows_answers = NAME, VERSION, True
+    name, version = NAME, VERSION
+    safe_means = "refusal rate, since the rules judge sees only whether a reply refuses"
 
     def __call__(self, prompts: Sequence[str], replies: Sequence[str]) -> list[Verdict]:
         return [rules(prompt, reply) for prompt, reply in zip(prompts, replies, strict=True)]

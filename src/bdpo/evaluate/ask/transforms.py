@@ -18,9 +18,9 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from bdpo.errors import BdpoError
-from bdpo.evaluate.benchmarks import load_items
-from bdpo.evaluate.items import Item
-from bdpo.evaluate.sources import file_rows
+from bdpo.evaluate.ask.benchmarks import load_items
+from bdpo.evaluate.ask.items import Item
+from bdpo.evaluate.ask.sources import file_rows
 from bdpo.pairs import fields
 
 Rewrite = Callable[[str, int], str]

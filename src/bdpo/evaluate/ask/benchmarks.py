@@ -16,25 +16,12 @@ from pathlib import Path
 from typing import Any, Literal
 
 from bdpo.errors import BdpoError
-from bdpo.evaluate import items as read
-from bdpo.evaluate.answers import VERBALISERS
-from bdpo.evaluate.items import Item
-from bdpo.evaluate.sources import MissingRows, RowSource, placed_rows
+from bdpo.evaluate.ask import items as read
+from bdpo.evaluate.ask.items import VERBALISERS, Item
+from bdpo.evaluate.ask.sources import MissingRows, RowSource, placed_rows
 from bdpo.pairs.fields import Row
 
 Suite = Literal["safety", "over-refusal", "capability"]
-
-Scoring = Literal["judge-safe", "judge-answered", "exact", "options", "pairs", "string-match"]
-
-SCORINGS: dict[Scoring, str] = {
-    "judge-safe": "safe responses",  # a judge's verdict on the reply to `request`
-    "judge-answered": "harmless prompts answered",  # the same, the other way round
-    "exact": "right final numbers",  # answers.same_number(reply, answer)
-    "options": "right labels",  # answers.picked over the options' log-probabilities
-    "pairs": "better answers preferred",  # the same, over two whole replies
-    "string-match": "right answers",  # a judge, or answers.contains_answer(reply, answer)
-}
-"""What the share of successes is a share of, by kind of scoring."""
 
 
 @dataclass(frozen=True)
@@ -43,12 +30,11 @@ class Benchmark:
 
     name: str
     suite: Suite
-    scoring: Scoring
+    scoring: str  # a key of `bdpo.evaluate.grading.scorers.SCORERS`
     licence: str  # of the data
     source: str  # the paper, or the project's page
     rows: RowSource
     read: Callable[[Row], Item | None]
-    higher_is_better: bool = True  # of the share that SCORINGS names
 
 
 # --- the table --------------------------------------------------------------------------------------------

@@ -22,7 +22,7 @@ from urllib.parse import urlsplit
 from tqdm import tqdm
 
 from bdpo.errors import BdpoError
-from bdpo.evaluate.replies import OnBatch, Prompts, Reply, Sampling
+from bdpo.evaluate.replies.collect import OnBatch, Prompts, Reply, Sampling
 from bdpo.pairs import Message
 
 _PASSING = {408, 429}  # too slow, too many: another time it may do; so may every 5xx

@@ -15,8 +15,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bdpo.errors import BdpoError
-from bdpo.evaluate.results import Run, open_runs, prompt_scores
-from bdpo.evaluate.statistics import (
+from bdpo.evaluate.results.outcomes import Run, open_runs, prompt_scores
+from bdpo.evaluate.results.statistics import (
     Difference,
     Mean,
     Part,
@@ -30,7 +30,7 @@ from bdpo.evaluate.statistics import (
 )
 
 Array = NDArray[np.float64]
-SUITES = ("safety", "over-refusal", "capability")
+AVERAGED = ("safety", "over-refusal", "capability")
 """What the overall average is of; preferences are shown and not averaged."""
 
 
@@ -44,7 +44,7 @@ class Cell:
 
 
 @dataclass(frozen=True)
-class Row:
+class ComparedRow:
     """A benchmark, the average of a suite, or the overall average."""
 
     name: str
@@ -65,7 +65,7 @@ class Comparison:
     weights: dict[str, float]  # of the suites in the overall average; they sum to 1
     settings: dict[str, dict[str, Any]]  # of each task, the same in all runs
     left_out: list[str]  # tasks that not every run was evaluated on
-    rows: list[Row]
+    rows: list[ComparedRow]
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values, for JSON."""
@@ -165,7 +165,7 @@ def _refuse_unlike(runs: Sequence[Run], task: str) -> None:
 
 
 def _weights(given: Mapping[str, float] | None, there: set[str]) -> dict[str, float]:
-    suites = [suite for suite in SUITES if suite in there]
+    suites = [suite for suite in AVERAGED if suite in there]
     weights = dict.fromkeys(suites, 1.0) if given is None else {suite: given.get(suite, 0.0) for suite in suites}
     unknown = sorted(set(given or {}) - set(suites))
     if unknown:
@@ -212,14 +212,14 @@ class _Scores:
     def n(self) -> int:
         return next(iter(self.scores.values())).shape[1]
 
-    def row(self, baseline: str) -> Row:
+    def row(self, baseline: str) -> ComparedRow:
         cells = {}
         for name, scores in self.scores.items():
             difference = None if name == baseline else self._difference(scores, self.scores[baseline])
             cells[name] = Cell(self.score(name), difference)
-        return Row(self.task, "benchmark", self.suite, self.measure, self.n, self.unread, cells)
+        return ComparedRow(self.task, "benchmark", self.suite, self.measure, self.n, self.unread, cells)
 
-    def margins(self, baseline: str) -> list[Row]:
+    def margins(self, baseline: str) -> list[ComparedRow]:
         """Of preferences: the margin, and the accuracy of the reward, which is the log-ratio to the baseline."""
         if not self.nats:
             return []
@@ -236,8 +236,12 @@ class _Scores:
         margin = f"margin of log-probabilities [nats]; its difference is the log-ratio margin against {baseline}"
         accuracy = f"pairs whose chosen reply gained more on {baseline} than the rejected one (reward accuracy)"
         return [
-            Row(f"{self.task} margin", "nats", self.suite, margin, self.n, 0, cells),
-            *([Row(f"{self.task} reward", "benchmark", self.suite, accuracy, self.n, 0, gained)] if gained else []),
+            ComparedRow(f"{self.task} margin", "nats", self.suite, margin, self.n, 0, cells),
+            *(
+                [ComparedRow(f"{self.task} reward", "benchmark", self.suite, accuracy, self.n, 0, gained)]
+                if gained
+                else []
+            ),
         ]
 
     def score(self, method: str) -> Rate | Mean:
@@ -256,7 +260,7 @@ class _Scores:
         return self.single and len(scores) == 1 and bool(((scores == 0) | (scores == 1)).all())
 
 
-def _corrected(rows: Sequence[Row]) -> list[Row]:
+def _corrected(rows: Sequence[ComparedRow]) -> list[ComparedRow]:
     """The rows with Holm's correction over all p values of the table, of every method and benchmark."""
     tested = [
         (row, name, cell.difference.p)
@@ -274,8 +278,8 @@ def _corrected(rows: Sequence[Row]) -> list[Row]:
 
 
 def _averages(
-    rows: Sequence[Row], tables: Mapping[str, _Scores], weights: Mapping[str, float], baseline: str
-) -> list[Row]:
+    rows: Sequence[ComparedRow], tables: Mapping[str, _Scores], weights: Mapping[str, float], baseline: str
+) -> list[ComparedRow]:
     """A row for the mean over the benchmarks of each suite, and one for their weighted mean."""
     averages = []
     of_suite = {suite: [table for table in tables.values() if table.suite == suite] for suite in weights}
@@ -285,14 +289,14 @@ def _averages(
         else:
             cells = _average(members, [1 / len(members)] * len(members), baseline)
         names = ", ".join(table.task for table in members)
-        averages.append(Row(suite, "suite", suite, f"mean of {names}", *_counts(members), cells))
+        averages.append(ComparedRow(suite, "suite", suite, f"mean of {names}", *_counts(members), cells))
     if not averages:
         return []
     everything = [table for members in of_suite.values() for table in members]
     shares = [weight / len(of_suite[suite]) for suite, weight in weights.items() for _ in of_suite[suite]]
     told = ", ".join(f"{weight:.2f} {suite}" for suite, weight in weights.items())
     cells = _average(everything, shares, baseline)
-    return [*averages, Row("overall", "overall", "", f"weighted mean: {told}", *_counts(everything), cells)]
+    return [*averages, ComparedRow("overall", "overall", "", f"weighted mean: {told}", *_counts(everything), cells)]
 
 
 def _average(tables: Sequence[_Scores], weights: Sequence[float], baseline: str) -> dict[str, Cell]:

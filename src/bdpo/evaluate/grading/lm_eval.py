@@ -7,7 +7,7 @@ from importlib.metadata import version
 from typing import Any
 
 from bdpo.errors import BdpoError
-from bdpo.evaluate.results import Outcome, Run, TaskRecord
+from bdpo.evaluate.results.outcomes import Outcome, Run, TaskRecord
 
 _PREFIX = "lm-eval-"  # before a task's name in a run
 _METRICS = ("exact_match", "acc", "mc2", "mc1")  # of a sample, in [0, 1]; the first one there is the score

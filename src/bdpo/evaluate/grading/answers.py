@@ -81,30 +81,17 @@ def _value(match: re.Match[str]) -> Fraction:
 
 # --- the option of highest log-probability ----------------------------------------------------------------
 
-VERBALISERS: dict[str, tuple[str, ...]] = {
-    "sst2": ("Negative", "Positive"),
-    "qqp": ("No", "Yes"),
-    "mnli": ("Yes", "Maybe", "No"),
-    "mnli-mm": ("Yes", "Maybe", "No"),
-    "qnli": ("Yes", "No"),
-    "rte": ("Yes", "No"),
-}
-"""AdvGLUE's labels 0, 1, ... of each task as a chat model would say them (GLUE's own order: 0 is entailment)."""
 
-
-def picked(logps: Sequence[float], lengths: Sequence[int] | None = None) -> int | None:
+def picked(logps: Sequence[float]) -> int | None:
     """Index of the option with the highest log-probability; None where the highest is shared or a value is NaN,
     so that a model that cannot tell the options apart is not right by their order.
 
     Args:
         logps: summed log-probability of each option's tokens, as BIG-bench scores HHH.
-        lengths: tokens of each option: then the mean over tokens decides, which does not favour short options.
 
-    >>> picked([-3.0, -1.5]), picked([-3.0, -1.5], lengths=[4, 1]), picked([-2.0, -2.0])
-    (1, 0, None)
+    >>> picked([-3.0, -1.5]), picked([-2.0, -2.0])
+    (1, None)
     """
-    if lengths is not None:
-        logps = [logp / length for logp, length in zip(logps, lengths, strict=True)]
     if not logps or any(math.isnan(logp) for logp in logps):
         return None
     best = max(logps)

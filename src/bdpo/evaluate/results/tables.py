@@ -10,10 +10,10 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
-from bdpo.evaluate.compare import Cell, Comparison, Row
 from bdpo.evaluate.judges import DEGENERATE
-from bdpo.evaluate.results import Outcome, Run, prompt_scores
-from bdpo.evaluate.statistics import Mean, Rate, mean, rate
+from bdpo.evaluate.results.compare import Cell, ComparedRow, Comparison
+from bdpo.evaluate.results.outcomes import Outcome, Run, prompt_scores
+from bdpo.evaluate.results.statistics import Mean, Rate, mean, rate
 
 
 @dataclass(frozen=True)
@@ -159,7 +159,7 @@ def comparison_grids(comparison: Comparison) -> list[Grid]:
     return [*grids, Grid("Benchmarks [%]", head, [_compared(row, comparison) for row in others], notes)]
 
 
-def _measures(rows: Sequence[Row]) -> list[str]:
+def _measures(rows: Sequence[ComparedRow]) -> list[str]:
     told = dict.fromkeys(row.measure for row in rows)
     names = {measure: ", ".join(row.name for row in rows if row.measure == measure) for measure in told}
     unread = [f"{row.unread} of {row.name}" for row in rows if row.unread]
@@ -167,7 +167,7 @@ def _measures(rows: Sequence[Row]) -> list[str]:
     return [*lines, *([f"Prompts left out, whose verdict could not be read: {', '.join(unread)}."] if unread else [])]
 
 
-def _compared(row: Row, comparison: Comparison) -> Sequence[str]:
+def _compared(row: ComparedRow, comparison: Comparison) -> Sequence[str]:
     cells = [_cell(row.cells.get(name), row.kind) for name in comparison.methods]
     return (row.name, str(row.n), *cells)
 

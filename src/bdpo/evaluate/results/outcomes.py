@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from bdpo.errors import BdpoError
-from bdpo.evaluate.replies import RecordFile
+from bdpo.evaluate.replies.records import RecordFile
 from bdpo.files import key_difference, write_json
 
 FORMAT = 1

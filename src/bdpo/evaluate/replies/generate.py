@@ -24,7 +24,7 @@ from transformers import (
 )
 
 from bdpo.errors import BdpoError
-from bdpo.evaluate.replies import OnBatch, Prompts, Reply, Sampling
+from bdpo.evaluate.replies.collect import OnBatch, Prompts, Reply, Sampling
 from bdpo.forward.allocator import keep_freed_memory
 from bdpo.models import weights_hash
 from bdpo.pairs import Message

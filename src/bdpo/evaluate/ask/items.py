@@ -12,9 +12,18 @@ import re
 from dataclasses import dataclass, replace
 
 from bdpo.errors import BdpoError
-from bdpo.evaluate.answers import VERBALISERS
 from bdpo.pairs import Message, fields
 from bdpo.pairs.fields import Row
+
+VERBALISERS: dict[str, tuple[str, ...]] = {
+    "sst2": ("Negative", "Positive"),
+    "qqp": ("No", "Yes"),
+    "mnli": ("Yes", "Maybe", "No"),
+    "mnli-mm": ("Yes", "Maybe", "No"),
+    "qnli": ("Yes", "No"),
+    "rte": ("Yes", "No"),
+}
+"""AdvGLUE's labels 0, 1, ... of each task as a chat model would say them (GLUE's own order: 0 is entailment)."""
 
 
 @dataclass(frozen=True)

@@ -13,8 +13,8 @@ from rich.table import Table
 from rich.text import Text
 
 from bdpo.errors import BdpoError
+from bdpo.evaluate.ask.sources import file_rows
 from bdpo.evaluate.judges import BEHAVIOURS, COMPLIANCE, HARM, REFUSAL, Judge
-from bdpo.evaluate.sources import file_rows
 from bdpo.pairs import fields
 
 
@@ -69,10 +69,10 @@ def agreement(path: str | Path, judge: Judge) -> Agreement:
     """
     data = read_labelled(path)
     verdicts = judge(data.prompts, data.replies)
-    return compare(data.labels, [verdict.label for verdict in verdicts], judge)
+    return agreement_of(data.labels, [verdict.label for verdict in verdicts], judge)
 
 
-def compare(labels: Sequence[str], verdicts: Sequence[str], judge: Judge) -> Agreement:
+def agreement_of(labels: Sequence[str], verdicts: Sequence[str], judge: Judge) -> Agreement:
     """Labels against the labels of a judge's verdicts, in the same order; at least one."""
     confusion: dict[str, Counter[str]] = {label: Counter() for label in labels}
     for label, verdict in zip(labels, verdicts, strict=True):

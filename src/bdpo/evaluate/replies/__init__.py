@@ -1,0 +1,8 @@
+"""What the model says.
+
+collect.py   replies to prompts, only those that are missing; settings of generation; the cache
+generate.py  a model in memory
+endpoint.py  an OpenAI-compatible server
+pool.py      several models in turn, adapters on one base
+records.py   record files: JSONL that may be killed at any byte
+"""
