@@ -49,7 +49,7 @@ def test_examples_in_docstrings():
         ("$18.00/hour", 18),
         ("5/0", 0),
         ("50%", 50),
-        ("12,34", 34),
+        ("12,34", Fraction(617, 50)),
         ("3 litres of H2O", 3),
     ],
 )
@@ -62,7 +62,7 @@ def test_endless_replies_are_read_in_time(loop):
     assert not same_number("1" + loop * 5000, "18")
 
 
-@pytest.mark.parametrize("reply", ["", "No idea.", "eighteen", "CO2"])
+@pytest.mark.parametrize("reply", ["", "No idea.", "CO2"])
 def test_a_reply_without_a_number(reply):
     assert final_number(reply) is None
     assert same_number(reply, "18") is False
