@@ -8,7 +8,6 @@ from array import array
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
-from datetime import datetime
 from typing import Any
 
 from transformers import PreTrainedTokenizerBase
@@ -16,14 +15,7 @@ from transformers import PreTrainedTokenizerBase
 from bdpo.errors import BdpoError
 from bdpo.pairs import Message, PreferencePair, control_tokens
 from bdpo.pairs.control import found_control_tokens, strip_messages
-
-# Some templates print today's date; a fixed one keeps scores from changing overnight. They ask for it by the variable
-# date_string, or by the function strftime_now: that one is shadowed by a macro, since templates are given no functions.
-_DATE = datetime(2024, 7, 26)
-_PRINTED = {f"%{letter}": _DATE.strftime(f"%{letter}") for letter in "aAbBcdHIjmMpSxXyY"}
-_PRINTED |= {f"%-{letter}": _PRINTED[f"%{letter}"].lstrip("0") or "0" for letter in "dHIjmMSy"}
-_REPLACED = "".join(f"|replace({directive!r}, {text!r})" for directive, text in _PRINTED.items())
-_DATE_MACRO = "{%- macro strftime_now(format) -%}{{ format" + _REPLACED + " }}{%- endmacro -%}{{ '' }}"
+from bdpo.pairs.rendering import render, render_replies
 
 
 @dataclass(frozen=True)
@@ -145,7 +137,7 @@ def prompt_ids(tokenizer: PreTrainedTokenizerBase, messages: Sequence[Message], 
         BdpoError: no chat template, or one that refuses the conversation.
     """
     stripped = strip_messages(messages, control_tokens(tokenizer))
-    return _ids(tokenizer, _render(tokenizer, stripped, where, add_generation_prompt=True))
+    return _ids(tokenizer, render(tokenizer, stripped, where, add_generation_prompt=True))
 
 
 def options_ids(
@@ -168,7 +160,7 @@ def stop_ids(tokenizer: PreTrainedTokenizerBase) -> set[int]:
     The two differ where a base model was given a template, whose end of turn its settings do not know.
     """
     said = ({"role": "user", "content": "Hi"}, {"role": "assistant", "content": "Yes."})
-    after = _render(tokenizer, said, "A reply", add_generation_prompt=False).rpartition("Yes.")[2]
+    after = render(tokenizer, said, "A reply", add_generation_prompt=False).rpartition("Yes.")[2]
     closing = min((token for token in control_tokens(tokenizer) if token in after), key=after.find, default=None)
     ids = {tokenizer.eos_token_id, None if closing is None else tokenizer.convert_tokens_to_ids(closing)}
     return {token for token in ids if isinstance(token, int)}
@@ -203,7 +195,7 @@ def truncate(pair: TokenizedPair, max_length: int | None) -> TokenizedPair:
 def null_prompt_ids(tokenizer: PreTrainedTokenizerBase, *, chat: bool) -> list[int]:
     """The null prompt x0: the template with one empty user turn; for plain text BOS, or EOS where there is none."""
     if chat:
-        text = _render(tokenizer, ({"role": "user", "content": ""},), "null prompt", add_generation_prompt=True)
+        text = render(tokenizer, ({"role": "user", "content": ""},), "null prompt", add_generation_prompt=True)
         ids = _ids(tokenizer, text)
         if not ids:
             raise BdpoError("The chat template renders an empty user turn as nothing, so there is no null prompt.")
@@ -228,54 +220,18 @@ def _conversation_ids(
     tokenizer: PreTrainedTokenizerBase, messages: Sequence[Message], replies: Sequence[str], where: str
 ) -> tuple[list[int], list[list[int]]]:
     """Token ids of a conversation before the reply, and of each reply as what follows them."""
-    text = _render(tokenizer, messages, where, add_generation_prompt=True)
+    text, added = render_replies(tokenizer, messages, replies, where)
     prompt = _ids(tokenizer, text)
-    return prompt, [_reply_ids(tokenizer, messages, text, prompt, reply, where) for reply in replies]
+    return prompt, [_reply_ids(tokenizer, text, prompt, reply) for reply in added]
 
 
-def _reply_ids(
-    tokenizer: PreTrainedTokenizerBase,
-    messages: Sequence[Message],
-    prompt_text: str,
-    prompt_ids: list[int],
-    reply: str,
-    where: str,
-) -> list[int]:
-    said = (*messages, {"role": "assistant", "content": reply})
-    text = _render(tokenizer, said, where, add_generation_prompt=False)
-    if not text.startswith(prompt_text):
-        at = next((i for i, (a, b) in enumerate(zip(text, prompt_text, strict=False)) if a != b), len(text))
-        raise BdpoError(
-            f"{where}: the chat template does not render the prompt as a prefix of the conversation. The prompt "
-            f"has {prompt_text[at : at + 40]!r} where the conversation has {text[at : at + 40]!r}. Give a template "
-            "that leaves earlier turns as they are (model.chat_template), for example without reasoning blocks."
-        )
-    ids = _ids(tokenizer, text)
+def _reply_ids(tokenizer: PreTrainedTokenizerBase, prompt_text: str, prompt_ids: list[int], reply: str) -> list[int]:
+    ids = _ids(tokenizer, prompt_text + reply)
     if ids[: len(prompt_ids)] == prompt_ids:
         return ids[len(prompt_ids) :]
     # After a control token nothing merges, and SentencePiece does not put its blank before the first word.
     anchor = tokenizer.eos_token or ""
-    return _ids(tokenizer, anchor + text[len(prompt_text) :])[len(_ids(tokenizer, anchor)) :]
-
-
-def _render(
-    tokenizer: PreTrainedTokenizerBase,
-    messages: Sequence[Message],
-    where: str,
-    *,
-    add_generation_prompt: bool,
-) -> str:
-    if tokenizer.chat_template is None:
-        raise BdpoError("The tokenizer has no chat template: give one (model.chat_template) or use plain-text pairs.")
-    how: dict[str, Any] = {"add_generation_prompt": add_generation_prompt, "date_string": _DATE.strftime("%d %b %Y")}
-    try:
-        template = tokenizer.get_chat_template()
-        if "strftime_now" in template:
-            how["chat_template"] = _DATE_MACRO + template
-        text = tokenizer.apply_chat_template(list(messages), tokenize=False, **how)
-    except Exception as error:  # templates raise jinja errors and whatever they like
-        raise BdpoError(f"{where}: the chat template refuses the conversation ({error}): mend the turns.") from error
-    return str(text)
+    return _ids(tokenizer, anchor + reply)[len(_ids(tokenizer, anchor)) :]
 
 
 def _ids(tokenizer: PreTrainedTokenizerBase, text: str) -> list[int]:

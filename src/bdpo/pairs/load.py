@@ -32,6 +32,12 @@ class LoadedPairs:
     n_rows: int  # rows read
     counts: dict[str, int] = field(default_factory=dict)  # rows dropped or changed, by reason
     errors: list[str] = field(default_factory=list)  # "file, line N: what, mend" of rows that are wrong
+    places: dict[str, str] = field(default_factory=dict)  # of each pair, by id: "line N"
+
+    def where(self, pair: PreferencePair) -> str:
+        """What to call the pair in a message: its place in the data, or its id where none is known."""
+        place = self.places.get(pair.id)
+        return f"Pair {pair.id}" if place is None else f"{self.source}, {place}"
 
 
 def load_pairs(
@@ -121,12 +127,11 @@ def _load(source: Source, options: _Options) -> LoadedPairs:
     _check_options(source, format, options)
     loaded = LoadedPairs([], source.description, format, len(rows))
     counts = Counter[str]()
-    first_place: dict[str, str] = {}  # of each id
     for place, row in rows:
         try:
             pair = _pair(row, place, source, FORMATS[format], options)
-            if pair.id in first_place:
-                raise BdpoError(f"the id '{pair.id}' stands on {first_place[pair.id]} already: make ids unique.")
+            if pair.id in loaded.places:
+                raise BdpoError(f"the id '{pair.id}' stands on {loaded.places[pair.id]} already: make ids unique.")
         except Dropped as dropped:
             counts[f"dropped: {dropped}"] += 1
         except BdpoError as error:
@@ -134,7 +139,7 @@ def _load(source: Source, options: _Options) -> LoadedPairs:
             if options.on_error == "raise":
                 raise BdpoError(loaded.errors[-1]) from None
         else:
-            first_place[pair.id] = place
+            loaded.places[pair.id] = place
             loaded.pairs.append(pair)
     _strip(loaded, options.strip_control_tokens, counts)
     if options.sample is not None:
