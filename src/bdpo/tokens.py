@@ -102,10 +102,10 @@ def tokenize_pair(
 ) -> TokenizedPair:
     """Token ids of one pair.
 
-    A chat prompt and its reply are rendered by the template as one conversation and tokenised as one text;
-    the reply is what follows the prompt's ids. Where a token straddles that boundary (a reply that begins
-    with a line break may merge with the template's), the reply's text is tokenised apart, as a model that
-    generates from `prompt_ids` would meet it. Plain text: prompt and replies are tokenised apart, EOS is added.
+    A prompt and its reply are tokenised as one text, a conversation as the template renders it, plain text with EOS
+    added; the reply is what follows the prompt's ids. Where a token straddles that boundary (a reply that begins
+    with a line break may merge with the prompt's last one), the reply's text is tokenised apart, as a model that
+    generates from `prompt_ids` would meet it.
 
     Raises:
         BdpoError: a control token in the text, a template that does not render the prompt as a prefix of
@@ -113,10 +113,7 @@ def tokenize_pair(
     """
     _refuse_control_tokens(pair, control_tokens(tokenizer) if controls is None else controls)
     if isinstance(pair.prompt, str):
-        prompt = tokenizer(pair.prompt)["input_ids"]
-        if prompt and prompt[-1] == tokenizer.eos_token_id:  # some tokenizers close every text
-            prompt = prompt[:-1]
-        replies = [_ids(tokenizer, text) + _eos(tokenizer) for text in (pair.chosen, pair.rejected)]
+        prompt, replies = _text_ids(tokenizer, pair.prompt, (pair.chosen, pair.rejected))
     else:
         prompt, replies = _conversation_ids(tokenizer, pair.prompt, (pair.chosen, pair.rejected), f"Pair {pair.id}")
     if not prompt or not all(replies):
@@ -222,16 +219,54 @@ def _conversation_ids(
     """Token ids of a conversation before the reply, and of each reply as what follows them."""
     text, added = render_replies(tokenizer, messages, replies, where)
     prompt = _ids(tokenizer, text)
-    return prompt, [_reply_ids(tokenizer, text, prompt, reply) for reply in added]
+    wholes = [_ids(tokenizer, text + reply) for reply in added]
+    return prompt, [_following(tokenizer, prompt, whole, reply) for whole, reply in zip(wholes, added, strict=True)]
 
 
-def _reply_ids(tokenizer: PreTrainedTokenizerBase, prompt_text: str, prompt_ids: list[int], reply: str) -> list[int]:
-    ids = _ids(tokenizer, prompt_text + reply)
-    if ids[: len(prompt_ids)] == prompt_ids:
-        return ids[len(prompt_ids) :]
-    # After a control token nothing merges, and SentencePiece does not put its blank before the first word.
-    anchor = tokenizer.eos_token or ""
-    return _ids(tokenizer, anchor + reply)[len(_ids(tokenizer, anchor)) :]
+def _text_ids(
+    tokenizer: PreTrainedTokenizerBase, prompt_text: str, replies: Sequence[str]
+) -> tuple[list[int], list[list[int]]]:
+    """The same for plain text: BOS (where the tokenizer puts one) before the prompt, EOS after each reply."""
+
+    def opened(text: str) -> list[int]:
+        ids = list(tokenizer(text)["input_ids"])
+        return ids[:-1] if ids and ids[-1] == tokenizer.eos_token_id else ids  # some tokenizers close every text
+
+    prompt = opened(prompt_text)
+    wholes = [opened(prompt_text + reply) for reply in replies]
+    ids = [_following(tokenizer, prompt, whole, reply) for whole, reply in zip(wholes, replies, strict=True)]
+    return prompt, [reply + _eos(tokenizer) for reply in ids]
+
+
+def _following(tokenizer: PreTrainedTokenizerBase, prompt: list[int], whole: list[int], reply: str) -> list[int]:
+    """What follows the prompt's ids in those of the whole text; the reply tokenised apart where that is not there."""
+    return whole[len(prompt) :] if whole[: len(prompt)] == prompt else _ids_apart(tokenizer, reply)
+
+
+def _ids_apart(tokenizer: PreTrainedTokenizerBase, text: str) -> list[int]:
+    """Token ids of a text that continues another one, with which nothing of it may merge.
+
+    Tokenised by itself it would get SentencePiece's blank before its first word. So it is tokenised behind an anchor,
+    the first that stays whole, swallows no blank and brings none: after a control token nothing merges, but some
+    tokenizers put the blank there too.
+    """
+    anchors = (tokenizer.eos_token or "", "\n", ".")
+    behind = {anchor: _behind(tokenizer, anchor, text) for anchor in anchors}
+    fit = (ids for anchor, ids in behind.items() if ids is not None and _is_neutral(tokenizer, anchor))
+    ids = next(fit, behind[anchors[0]])
+    return _ids(tokenizer, text) if ids is None else ids
+
+
+def _behind(tokenizer: PreTrainedTokenizerBase, anchor: str, text: str) -> list[int] | None:
+    lead, ids = _ids(tokenizer, anchor), _ids(tokenizer, anchor + text)
+    return ids[len(lead) :] if ids[: len(lead)] == lead else None
+
+
+def _is_neutral(tokenizer: PreTrainedTokenizerBase, anchor: str) -> bool:
+    """Whether text behind the anchor is read with just its own blanks (U+2581 in pieces, U+0120 in bytes)."""
+    bare, blank = _behind(tokenizer, anchor, "x"), _behind(tokenizer, anchor, " x")
+    pieces = "".join(tokenizer.convert_ids_to_tokens(bare or []))
+    return bare != blank and "▁" not in pieces and "Ġ" not in pieces
 
 
 def _ids(tokenizer: PreTrainedTokenizerBase, text: str) -> list[int]:
