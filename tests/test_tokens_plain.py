@@ -1,4 +1,4 @@
-"""Plain-text pairs: the reply's ids are those of prompt and reply as one text, with no blank that is not in the data."""
+"""Plain-text pairs: a reply is tokenised as it continues its prompt, with no blank that is not in the data."""
 
 import pytest
 from tokenizers.processors import TemplateProcessing

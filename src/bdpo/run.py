@@ -18,12 +18,14 @@ import yaml
 from transformers import TrainerCallback
 from transformers.integrations import get_available_reporting_integrations
 from transformers.trainer_utils import get_last_checkpoint
+from transformers.utils import logging
 
 from bdpo import models
 from bdpo.card import model_card
 from bdpo.config import DataSection, Recipe, load_recipe
 from bdpo.errors import BdpoError
 from bdpo.pairs import LoadedPairs, PreferencePair, check_pairs, control_tokens, load_pairs, safedpo_pairs
+from bdpo.pairs.control import plain_marks
 from bdpo.prepare import refuse_second_adapter
 from bdpo.score import score
 from bdpo.scored import ScoredData, key_difference
@@ -31,6 +33,7 @@ from bdpo.tokens import tokenize_pairs
 from bdpo.train import BDPOTrainer
 from bdpo.train_config import BDPOConfig
 
+logger = logging.get_logger(__name__)
 _RECORDS = _RECIPE, _SCORES, _STEP = "recipe.yaml", "scores.json", "step.json"
 # What a resumed run may say otherwise, since no weight depends on it: what is shown and kept, and how scoring is done.
 _MAY_DIFFER = {"train.logging_steps", "train.report_to", "train.save_total_limit", "train.disable_tqdm",
@@ -111,6 +114,7 @@ def run_recipe(
     _refuse_errors(recipe, data)
     loaded = load_model(recipe)
     refuse_second_adapter(loaded.model, recipe.peft)
+    _warn_of_plain_marks(loaded.tokenizer, data.train)
     scores = score_pairs(recipe, loaded, data.train, recipe.score.dir)
     eval_scores = score_pairs(recipe, loaded, data.eval, None, scores.manifest) if data.eval else None
     trainer = BDPOTrainer(
@@ -176,6 +180,14 @@ def _refuse_errors(recipe: Recipe, data: RunData) -> None:
                 f"{source}: {error.name.replace('_', ' ')} in {error.count} pairs (first: {error.examples[0]}). "
                 f"{error.explanation} `bdpo data check {source}` shows all."
             )
+
+
+def _warn_of_plain_marks(tokenizer: Any, pairs: Sequence[PreferencePair]) -> None:
+    marks = () if isinstance(pairs[0].prompt, str) else plain_marks(tokenizer)
+    if marks:
+        logger.warning(
+            f"The chat template marks turns with plain text, which any text can imitate: {', '.join(marks)}."
+        )
 
 
 def hold_out(pairs: list[PreferencePair], size: int, seed: int) -> tuple[list[PreferencePair], list[PreferencePair]]:

@@ -6,7 +6,7 @@ import hashlib
 import json
 from array import array
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -14,7 +14,7 @@ from transformers import PreTrainedTokenizerBase
 
 from bdpo.errors import BdpoError
 from bdpo.pairs import Message, PreferencePair, control_tokens
-from bdpo.pairs.control import found_control_tokens, strip_messages
+from bdpo.pairs.control import control_tokens_of, strip_messages
 from bdpo.pairs.rendering import render, render_replies
 
 
@@ -82,8 +82,7 @@ def tokenize_pairs(
     kinds = {isinstance(pair.prompt, str) for pair in pairs}
     if len(kinds) == 2:
         raise BdpoError("The data mixes plain-text and chat prompts: split it, since they need different null prompts.")
-    controls = control_tokens(tokenizer)
-    done = PackedPairs(tokenize_pair(tokenizer, pair, max_length=max_length, controls=controls) for pair in pairs)
+    done = PackedPairs(_pair_ids(tokenizer, pair, max_length) for pair in _checked(tokenizer, pairs))
     counts = Counter[str]()
     for pair in done:
         counts["pairs with a truncated prompt"] += pair.prompt_cut > 0
@@ -98,7 +97,6 @@ def tokenize_pair(
     pair: PreferencePair,
     *,
     max_length: int | None = None,
-    controls: Sequence[str] | None = None,
 ) -> TokenizedPair:
     """Token ids of one pair.
 
@@ -111,7 +109,11 @@ def tokenize_pair(
         BdpoError: a control token in the text, a template that does not render the prompt as a prefix of
             the conversation, or an empty prompt or reply.
     """
-    _refuse_control_tokens(pair, control_tokens(tokenizer) if controls is None else controls)
+    (checked,) = _checked(tokenizer, [pair])
+    return _pair_ids(tokenizer, checked, max_length)
+
+
+def _pair_ids(tokenizer: PreTrainedTokenizerBase, pair: PreferencePair, max_length: int | None) -> TokenizedPair:
     if isinstance(pair.prompt, str):
         prompt, replies = _text_ids(tokenizer, pair.prompt, (pair.chosen, pair.rejected))
     else:
@@ -277,11 +279,12 @@ def _eos(tokenizer: PreTrainedTokenizerBase) -> list[int]:
     return [] if tokenizer.eos_token_id is None else [tokenizer.eos_token_id]
 
 
-def _refuse_control_tokens(pair: PreferencePair, controls: Sequence[str]) -> None:
-    """Text must never turn into control tokens: a `<|im_end|>` typed by a user would close the turn."""
-    found = found_control_tokens(pair, controls)
-    if found:
-        raise BdpoError(
-            f"Pair {pair.id}: its text contains the control token {found[0]!r}, a prompt-injection risk. "
-            "Remove it from the data, or let it be stripped (strip_control_tokens)."
-        )
+def _checked(tokenizer: PreTrainedTokenizerBase, pairs: Sequence[PreferencePair]) -> Iterator[PreferencePair]:
+    """The pairs, whose text must not turn into control tokens: a `<|im_end|>` typed by a user would close the turn."""
+    for pair, found in zip(pairs, control_tokens_of(pairs, control_tokens(tokenizer)), strict=True):
+        if found:
+            raise BdpoError(
+                f"Pair {pair.id}: its text contains the control token {found[0]!r}, or what the tokenizer reads as it, "
+                "a prompt-injection risk. Remove it from the data, or let it be stripped (strip_control_tokens)."
+            )
+        yield pair

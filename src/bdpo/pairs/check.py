@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 
 from bdpo.errors import BdpoError
 from bdpo.pairs.check_report import CheckReport, Finding, Severity
-from bdpo.pairs.control import control_tokens, found_control_tokens
+from bdpo.pairs.control import control_tokens, control_tokens_of, marks_of, plain_marks
 from bdpo.pairs.load import LoadedPairs
 from bdpo.pairs.overlap import near_matches, normalised
 from bdpo.pairs.record import PreferencePair
@@ -162,14 +162,25 @@ def identical_responses(data: _Data) -> _Found | None:
 
 def control_tokens_in_text(data: _Data) -> _Found | None:
     assert data.tokenizer is not None
-    tokens = control_tokens(data.tokenizer)
-    found = {pair.id: found_control_tokens(pair, tokens) for pair in data.pairs}
-    ids = [f"{pair_id} {hits[0]}" for pair_id, hits in found.items() if hits]
+    found = control_tokens_of(data.pairs, control_tokens(data.tokenizer))
+    ids = [f"{pair.id} {hits[0]}" for pair, hits in zip(data.pairs, found, strict=True) if hits]
     return _found(
         "error",
         ids,
         "The text holds control tokens of the model, a way to inject prompts: drop the pair, or have them stripped.",
     )
+
+
+def plain_text_marks(data: _Data) -> _Found | None:
+    assert data.tokenizer is not None
+    talks = [pair for pair in data.pairs if not isinstance(pair.prompt, str)]
+    marks = plain_marks(data.tokenizer) if talks else ()
+    ids = [pair.id for pair in talks if marks_of(pair, marks)]
+    explanation = (
+        f"The chat template marks turns with plain text ({', '.join(marks)}), which any text can imitate. "
+        f"{len(ids) or 'None'} of the pairs hold it: look at them, and at what such a model will be asked."
+    )
+    return _Found("warning", ids, explanation) if marks else None
 
 
 def refused_by_template(data: _Data) -> _Found | None:
@@ -316,6 +327,7 @@ CHECKS: tuple[Check, ...] = (
     Check(empty_responses),
     Check(identical_responses),
     Check(control_tokens_in_text, needs=("tokenizer",)),
+    Check(plain_text_marks, needs=("tokenizer",)),
     Check(refused_by_template, needs=("tokenizer",)),
     Check(duplicate_pairs),
     Check(duplicate_prompts),

@@ -70,7 +70,7 @@ def load_pairs(
     Raises:
         BdpoError: with the file and the line; for the data as a whole also under "collect".
     """
-    options = _Options(format, prefer, sample, seed, tuple(strip_control_tokens), on_error)
+    options = _Options(format, prefer, sample, seed, strip_control_tokens, on_error)
     return _load(open_source(data, split, config), options)
 
 
@@ -86,7 +86,7 @@ def pairs_from_rows(
     on_error: Literal["raise", "collect"] = "raise",
 ) -> LoadedPairs:
     """The same as `load_pairs` for rows in memory: dicts, pairs, or a `datasets.Dataset`."""
-    options = _Options(format, prefer, sample, seed, tuple(strip_control_tokens), on_error)
+    options = _Options(format, prefer, sample, seed, strip_control_tokens, on_error)
     placed = dataset_rows(rows) if hasattr(rows, "with_format") else _placed(rows)
     return _load(Source(source, source, placed), options)
 
@@ -115,7 +115,7 @@ class _Options:
     prefer: str | None
     sample: int | None
     seed: int
-    strip_control_tokens: tuple[str, ...]
+    strip_control_tokens: Sequence[str]
     on_error: Literal["raise", "collect"]
 
 
@@ -194,7 +194,7 @@ def _check_options(source: Source, format: str, options: _Options) -> None:
         raise BdpoError(f"sample is {options.sample}: draw at least 1 pair of each kind.")
 
 
-def _strip(loaded: LoadedPairs, tokens: tuple[str, ...], counts: Counter[str]) -> None:
+def _strip(loaded: LoadedPairs, tokens: Sequence[str], counts: Counter[str]) -> None:
     stripped = [strip_control_tokens(pair, tokens) for pair in loaded.pairs]
     counts["changed: control tokens stripped"] = sum(a != b for a, b in zip(loaded.pairs, stripped, strict=True))
     loaded.pairs = stripped

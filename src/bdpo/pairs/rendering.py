@@ -7,11 +7,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from datetime import datetime
+from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
 from jinja2 import TemplateSyntaxError
 
 from bdpo.errors import BdpoError, first_line
+from bdpo.pairs.reasoning import CLOSE, KEYS, OPEN, reasoning_of, split_reasoning, with_reasoning
 from bdpo.pairs.record import Message
 
 if TYPE_CHECKING:
@@ -26,6 +28,9 @@ _REPLACED = "".join(f"|replace({directive!r}, {text!r})" for directive, text in 
 _DATE_MACRO = "{%- macro strftime_now(format) -%}{{ format" + _REPLACED + " }}{%- endmacro -%}{{ '' }}"
 
 
+_DROPPED, _TEXT = "dropped", "text"  # what a template does with reasoning that it has no key for
+
+
 def render(
     tokenizer: PreTrainedTokenizerBase, messages: Sequence[Message], where: str, *, add_generation_prompt: bool
 ) -> str:
@@ -37,23 +42,7 @@ def render(
     Raises:
         BdpoError: no chat template, or one that refuses the conversation.
     """
-    if tokenizer.chat_template is None:
-        raise BdpoError("The tokenizer has no chat template: give one (model.chat_template) or use plain-text pairs.")
-    how: dict[str, Any] = {"add_generation_prompt": add_generation_prompt, "date_string": _DATE.strftime("%d %b %Y")}
-    try:
-        template = tokenizer.get_chat_template()
-        if "strftime_now" in template:
-            how["chat_template"] = _DATE_MACRO + template
-        text = tokenizer.apply_chat_template(list(messages), tokenize=False, **how)
-    except TemplateSyntaxError as error:
-        raise BdpoError(
-            f"The chat template is no Jinja template (line {error.lineno}: {first_line(error)}): mend it, or give "
-            "another (model.chat_template)."
-        ) from error
-    except Exception as error:  # templates raise jinja errors and whatever they like
-        why = first_line(error)
-        raise BdpoError(f"{where}: the chat template refuses the conversation ({why}): mend the turns.") from error
-    return str(text)
+    return _apply(tokenizer, _turns(tokenizer, messages), where, add_generation_prompt=add_generation_prompt)
 
 
 def render_replies(
@@ -61,18 +50,73 @@ def render_replies(
 ) -> tuple[str, list[str]]:
     """The text of a conversation before the reply, and for each reply the text that it adds, end of turn included.
 
+    A reply's reasoning is written as the template writes that of a last turn. Templates that leave it out (DeepSeek-R1)
+    or that open it in the prompt get it where the model writes it; a reply without one then closes the block at once.
+
     Raises:
         BdpoError: as `render`, or a template that does not render the prompt as a prefix of the conversation.
     """
-    prompt = render(tokenizer, messages, where, add_generation_prompt=True)
-    return prompt, [_added(tokenizer, messages, prompt, reply, where) for reply in replies]
+    turns = _turns(tokenizer, messages)
+    prompt = _apply(tokenizer, turns, where, add_generation_prompt=True)
+    return prompt, [_added(tokenizer, turns, prompt, reply, where) for reply in replies]
 
 
-def _added(tokenizer: PreTrainedTokenizerBase, messages: Sequence[Message], prompt: str, reply: str, where: str) -> str:
-    text = render(tokenizer, (*messages, _said(reply)), where, add_generation_prompt=False)
-    if not text.startswith(prompt):
-        raise BdpoError(_no_prefix(prompt, text, where))
-    return text[len(prompt) :]
+def _added(tokenizer: PreTrainedTokenizerBase, turns: list[Message], prompt: str, reply: str, where: str) -> str:
+    reasoning, answer = split_reasoning(reply)
+    opened, closed = (prompt.rstrip().endswith(mark) for mark in (OPEN, CLOSE))
+    if reasoning and closed:
+        raise BdpoError(
+            f"{where}: the reply has reasoning, and the prompt that the chat template writes has closed it already: "
+            "take it out (data.reasoning: drop), or let the model think (model.chat_template_kwargs)."
+        )
+    if not reasoning or _form(tokenizer, tokenizer.get_chat_template()) != _DROPPED:
+        text = _apply(tokenizer, [*turns, *_turns(tokenizer, [_said(reply)])], where, add_generation_prompt=False)
+        if text.startswith(prompt):
+            return text[len(prompt) :]
+        if not opened:
+            raise BdpoError(_no_prefix(prompt, text, where))
+    head = prompt.rstrip().removesuffix(OPEN) if opened else prompt
+    text = _apply(tokenizer, [*turns, _said(answer)], where, add_generation_prompt=False)
+    if not text.startswith(head):
+        raise BdpoError(_no_prefix(head, text, where))
+    rest = text[len(head) :]
+    if rest.lstrip().startswith(OPEN):  # an empty block, whose place the reply's own takes
+        rest = rest[rest.index(CLOSE) :]
+    opening = "" if opened else f"{OPEN}\n"
+    closing = "" if rest.lstrip().startswith(CLOSE) else f"\n{CLOSE}\n\n"
+    return f"{opening}{reasoning or ''}{closing}{rest}"
+
+
+def _turns(tokenizer: PreTrainedTokenizerBase, messages: Sequence[Message]) -> list[Message]:
+    """The messages with the assistant's reasoning under the key that the template reads, or in the text."""
+    return [_turn(tokenizer, message) if message["role"] == "assistant" else message for message in messages]
+
+
+def _turn(tokenizer: PreTrainedTokenizerBase, message: Message) -> Message:
+    reasoning, answer = reasoning_of(message), message["content"]
+    if reasoning is None:
+        reasoning, answer = split_reasoning(answer)
+    if reasoning is None or tokenizer.chat_template is None:
+        return message
+    form = _form(tokenizer, tokenizer.get_chat_template())
+    if form in KEYS:
+        return {**_said(answer), form: reasoning}
+    return message if OPEN in message["content"] else _said(with_reasoning(reasoning, answer))
+
+
+@lru_cache(maxsize=1)
+def _form(tokenizer: PreTrainedTokenizerBase, template: str) -> str:
+    """How the template takes the reasoning of a last turn: by a key of `KEYS`, else as text, or not at all.
+
+    Templates are told by what they do with a conversation made for it. `template` is the tokenizer's own.
+    """
+    asked, thought, answer = {"role": "user", "content": "Hi"}, "Because of 2719.", "Yes."
+    turns = {key: {**_said(answer), key: thought} for key in KEYS} | {_TEXT: _said(with_reasoning(thought, answer))}
+    texts = {
+        form: _apply(tokenizer, [asked, turn], "A reply with reasoning", add_generation_prompt=False)
+        for form, turn in turns.items()
+    }
+    return next((form for form, text in texts.items() if thought in text), _DROPPED)
 
 
 def _said(reply: str) -> Message:
@@ -86,3 +130,25 @@ def _no_prefix(prompt: str, text: str, where: str) -> str:
         f"has {prompt[at : at + 40]!r} where the conversation has {text[at : at + 40]!r}. Give a template "
         "that leaves earlier turns as they are (model.chat_template), for example without reasoning blocks."
     )
+
+
+def _apply(
+    tokenizer: PreTrainedTokenizerBase, messages: list[Message], where: str, *, add_generation_prompt: bool
+) -> str:
+    if tokenizer.chat_template is None:
+        raise BdpoError("The tokenizer has no chat template: give one (model.chat_template) or use plain-text pairs.")
+    how: dict[str, Any] = {"add_generation_prompt": add_generation_prompt, "date_string": _DATE.strftime("%d %b %Y")}
+    try:
+        template = tokenizer.get_chat_template()
+        if "strftime_now" in template:
+            how["chat_template"] = _DATE_MACRO + template
+        text = tokenizer.apply_chat_template(messages, tokenize=False, **how)
+    except TemplateSyntaxError as error:
+        raise BdpoError(
+            f"The chat template is no Jinja template (line {error.lineno}: {first_line(error)}): mend it, or give "
+            "another (model.chat_template)."
+        ) from error
+    except Exception as error:  # templates raise jinja errors and whatever they like
+        why = first_line(error)
+        raise BdpoError(f"{where}: the chat template refuses the conversation ({why}): mend the turns.") from error
+    return str(text)
