@@ -141,7 +141,8 @@ def test_an_unknown_character_that_reads_as_the_end_of_a_text_is_refused():
     ("token", "is_control"),
     [
         ("<|fim_prefix|>", True), ("<fim_prefix>", True), ("<unused7>", True), ("[PREFIX]", True),
-        ("[toxicity=0]", True), ("▁<PRE>", True), ("<extra_id_0>", True), ("<｜tool▁sep｜>", True), ("<<SYS>>", True), ("◁think▷", True),
+        ("[toxicity=0]", True), ("▁<PRE>", True), ("<extra_id_0>", True), ("<｜tool▁sep｜>", True),
+        ("<<SYS>>", True), ("◁think▷", True),
         ("</s>", True), ("<seed:bos>", True), ("<|im_end|>\n", True),
         ("<table>", False), ("</table>", False), ("<br/>", False), ("<h3>", False), ("<b>", False), ("  ", False),
         ("▁▁▁", False), ("\n\n", False), ("42", False), ("COVID-19", False), ("->", False), ("<=>", False),

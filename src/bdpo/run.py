@@ -26,6 +26,8 @@ from bdpo.config import DataSection, Recipe, load_recipe
 from bdpo.errors import BdpoError
 from bdpo.pairs import LoadedPairs, PreferencePair, check_pairs, control_tokens, load_pairs, safedpo_pairs
 from bdpo.pairs.control import plain_marks
+from bdpo.pairs.reasoning import drop_reasoning
+from bdpo.pairs.rendering import set_template_kwargs
 from bdpo.prepare import refuse_second_adapter
 from bdpo.score import score
 from bdpo.scored import ScoredData, key_difference
@@ -147,9 +149,8 @@ def run_recipe(
 
 def read_data(recipe: Recipe) -> RunData:
     """Training and held-out pairs as the recipe's data section says; needs no weights of the model."""
-    section, model = recipe.data, recipe.model
-    strip = section.strip_control_tokens
-    controls = control_tokens(models.load_tokenizer(model.name, revision=model.revision)) if strip else ()
+    section = recipe.data
+    controls = control_tokens(load_tokenizer(recipe)) if section.strip_control_tokens else ()
     loaded = _load(section, section.train, section.split, controls)
     counts, pairs = dict(loaded.counts), loaded.pairs
     if section.eval is not None:
@@ -207,7 +208,7 @@ def hold_out(pairs: list[PreferencePair], size: int, seed: int) -> tuple[list[Pr
 def load_model(recipe: Recipe) -> models.LoadedModel:
     """The model of the recipe, on this process's device."""
     section = recipe.model
-    return models.load(
+    loaded = models.load(
         section.name,
         dtype=section.dtype,
         attn_implementation=section.attn_implementation,
@@ -217,6 +218,16 @@ def load_model(recipe: Recipe) -> models.LoadedModel:
         trainable_adapter=recipe.peft is None,
         on_device=True,
     )
+    set_template_kwargs(loaded.tokenizer, section.chat_template_kwargs)
+    return loaded
+
+
+def load_tokenizer(recipe: Recipe) -> Any:
+    """The tokenizer as `load_model` gives it, without the model's weights."""
+    tokenizer = models.load_tokenizer(recipe.model.name, revision=recipe.model.revision)
+    tokenizer.chat_template = chat_template(recipe) or tokenizer.chat_template
+    set_template_kwargs(tokenizer, recipe.model.chat_template_kwargs)
+    return tokenizer
 
 
 def chat_template(recipe: Recipe) -> str | None:
@@ -268,7 +279,7 @@ def token_lengths(recipe: Recipe, tokenizer: Any, pairs: Sequence[PreferencePair
 
 
 def _load(section: DataSection, data: str, split: str | None, controls: Sequence[str]) -> LoadedPairs:
-    return load_pairs(
+    loaded = load_pairs(
         data,
         split=split,
         config=section.config,
@@ -278,6 +289,12 @@ def _load(section: DataSection, data: str, split: str | None, controls: Sequence
         seed=section.seed,
         strip_control_tokens=controls,
     )
+    if section.reasoning == "drop":
+        answers = [drop_reasoning(pair) for pair in loaded.pairs]
+        changed = sum(a != b for a, b in zip(loaded.pairs, answers, strict=True))
+        loaded.pairs = answers
+        loaded.counts |= {"changed: reasoning dropped": changed} if changed else {}
+    return loaded
 
 
 def _claimed(out: str | Path, resume: bool) -> Path:

@@ -17,6 +17,7 @@ from bdpo.pairs.check_report import CheckReport, Finding, Severity
 from bdpo.pairs.control import control_tokens, control_tokens_of, marks_of, plain_marks
 from bdpo.pairs.load import LoadedPairs
 from bdpo.pairs.overlap import near_matches, normalised
+from bdpo.pairs.reasoning import split_reasoning
 from bdpo.pairs.record import PreferencePair
 from bdpo.pairs.refusals import opens_as_refusal
 from bdpo.pairs.rendering import render_replies
@@ -240,7 +241,7 @@ def both_unsafe(data: _Data) -> _Found | None:
 def refusals(data: _Data) -> _Found | None:
     if not data.pairs:
         return None
-    chosen, rejected = ([opens_as_refusal(reply) for reply in side] for side in data.sides)
+    chosen, rejected = ([opens_as_refusal(split_reasoning(reply)[1]) for reply in side] for side in data.sides)
     ids = [pair.id for pair, *refused in zip(data.pairs, chosen, rejected, strict=True) if any(refused)]
     explanation = (
         f"Opening as a refusal: {fmean(chosen):.0%} of the chosen and {fmean(rejected):.0%} of the rejected replies "

@@ -5,7 +5,8 @@ Training, scoring, evaluation and the data check all render here, so that what o
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import re
+from collections.abc import Mapping, Sequence
 from datetime import datetime
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any
@@ -28,6 +29,7 @@ _REPLACED = "".join(f"|replace({directive!r}, {text!r})" for directive, text in 
 _DATE_MACRO = "{%- macro strftime_now(format) -%}{{ format" + _REPLACED + " }}{%- endmacro -%}{{ '' }}"
 
 
+_OURS = {"messages", "add_generation_prompt", "date_string", "tools", "documents", "chat_template"}  # set here
 _DROPPED, _TEXT = "dropped", "text"  # what a template does with reasoning that it has no key for
 
 
@@ -59,6 +61,35 @@ def render_replies(
     turns = _turns(tokenizer, messages)
     prompt = _apply(tokenizer, turns, where, add_generation_prompt=True)
     return prompt, [_added(tokenizer, turns, prompt, reply, where) for reply in replies]
+
+
+def set_template_kwargs(tokenizer: PreTrainedTokenizerBase, kwargs: Mapping[str, Any]) -> None:
+    """Give variables of the chat template, such as `enable_thinking`, a value for whenever a caller says nothing.
+
+    They are written at the head of the template, and so they are saved with the tokenizer: training, evaluation and a
+    server of the result write the same prompts.
+
+    Raises:
+        BdpoError: a variable that the template does not have, or that bdpo sets itself.
+    """
+    if not kwargs:
+        return
+    template = tokenizer.chat_template or ""
+    texts = list(template.values()) if isinstance(template, dict) else [template]
+    for name in kwargs:
+        if name in _OURS:
+            raise BdpoError(f"model.chat_template_kwargs: {name} is set by bdpo itself; leave it out.")
+        if not name.isidentifier() or not any(re.search(rf"\b{name}\b", text) for text in texts):
+            raise BdpoError(f"model.chat_template_kwargs: the chat template has no variable '{name}'; leave it out.")
+    head = "".join(
+        f"{{%- if {name} is not defined -%}}{{%- set {name} = {value!r} -%}}{{%- endif -%}}"
+        for name, value in kwargs.items()
+    )
+    defaults = f"{head}{{{{ '' }}}}"  # the last keeps a line break after it, which a tag would swallow
+    if isinstance(template, dict):
+        tokenizer.chat_template = {name: defaults + text for name, text in template.items()}
+    else:
+        tokenizer.chat_template = defaults + template
 
 
 def _added(tokenizer: PreTrainedTokenizerBase, turns: list[Message], prompt: str, reply: str, where: str) -> str:
