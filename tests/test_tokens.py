@@ -204,7 +204,7 @@ def test_a_template_that_renders_nothing_for_an_empty_turn_is_refused(tokenizer)
 # --- plain text ------------------------------------------------------------------------------------------------
 
 
-def test_plain_text_is_tokenised_apart_and_its_replies_end(tokenizer):
+def test_plain_text_that_would_merge_is_tokenised_apart_and_its_replies_end(tokenizer):
     pair = PreferencePair("p1", "It rains.\n", "\nYes", " the")
     ids = tokenize_pair(tokenizer, pair)
     assert ids.prompt_ids == tokenizer("It rains.\n")["input_ids"]
@@ -221,7 +221,7 @@ def test_a_plain_prompt_begins_with_bos_and_never_ends_with_eos():
     )
     ids = tokenize_pair(tokenizer, PreferencePair("p1", "Hi", "to", "H"))
     assert tokenizer.convert_ids_to_tokens(ids.prompt_ids) == ["<s>", "▁H", "i"]
-    assert tokenizer.convert_ids_to_tokens(ids.chosen_ids) == ["▁t", "o", "</s>"]
+    assert tokenizer.convert_ids_to_tokens(ids.chosen_ids) == ["t", "o", "</s>"]
 
 
 def test_plain_text_without_tokens_and_mixed_or_no_data_are_refused(tokenizer):

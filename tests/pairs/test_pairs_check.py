@@ -72,6 +72,8 @@ def test_good_data_passes():
     ]  # fmt: skip
     assert report.skipped == {
         "control_tokens_in_text": "tokenizer",
+        "plain_text_marks": "tokenizer",
+        "refused_by_template": "tokenizer",
         "over_max_length": "max_length",
         "overlap": "against",
         "near_overlap": "against",

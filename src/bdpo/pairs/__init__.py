@@ -6,6 +6,8 @@ formats       a row -> a pair: canonical, TRL, HH, PKU       (a format: one read
 fields        checked values out of a row
 load          rows -> LoadedPairs, with every dropped or changed row counted
 control       control tokens in text: find, strip
+reasoning     what a model thinks before it answers: take apart, drop
+rendering     a conversation -> its text, as the chat template writes it
 check         LoadedPairs -> CheckReport                     (a check: one function, one table line)
 check_report  the report, as a table and as plain values
 overlap       the same or nearly the same texts

@@ -12,12 +12,15 @@ from functools import cached_property
 from statistics import fmean
 from typing import TYPE_CHECKING
 
+from bdpo.errors import BdpoError
 from bdpo.pairs.check_report import CheckReport, Finding, Severity
-from bdpo.pairs.control import control_tokens, found_control_tokens
+from bdpo.pairs.control import control_tokens, control_tokens_of, marks_of, plain_marks
 from bdpo.pairs.load import LoadedPairs
 from bdpo.pairs.overlap import near_matches, normalised
+from bdpo.pairs.reasoning import split_reasoning
 from bdpo.pairs.record import PreferencePair
 from bdpo.pairs.refusals import opens_as_refusal
+from bdpo.pairs.rendering import render_replies
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -27,6 +30,8 @@ EXAMPLES = 5
 
 LENGTH_BIAS = 0.7
 """Share of pairs in which the same side is the longer one, from which length alone tells the sides apart."""
+
+_BATCH = 256  # pairs that are rendered and tokenised at once
 
 ALL_REFUSE = 0.9
 """Share of chosen replies that refuse from which refusing alone may be learnt."""
@@ -99,6 +104,23 @@ class _Data:
         """The chosen and the rejected replies."""
         return [pair.chosen for pair in self.pairs], [pair.rejected for pair in self.pairs]
 
+    @cached_property
+    def rendered(self) -> tuple[list[str], list[int]]:
+        """What the template says of each pair that it refuses; of every pair, its prompt and longer reply [tokens]."""
+        assert self.tokenizer is not None
+        refused, lengths = [], []
+        for start in range(0, len(self.pairs), _BATCH):
+            texts = []
+            for pair in self.pairs[start : start + _BATCH]:
+                try:
+                    texts += _whole_texts(pair, self.tokenizer, self.loaded.where(pair))
+                except BdpoError as error:
+                    refused.append(str(error))
+                    texts += [_text_alone(pair, reply) for reply in (pair.chosen, pair.rejected)]
+            counted = _lengths(texts, self.tokenizer)
+            lengths += [max(pair) for pair in zip(counted[::2], counted[1::2], strict=True)]
+        return refused, lengths
+
     def ids(self, holds: Callable[[PreferencePair], bool]) -> list[str]:
         return [pair.id for pair in self.pairs if holds(pair)]
 
@@ -141,13 +163,37 @@ def identical_responses(data: _Data) -> _Found | None:
 
 def control_tokens_in_text(data: _Data) -> _Found | None:
     assert data.tokenizer is not None
-    tokens = control_tokens(data.tokenizer)
-    found = {pair.id: found_control_tokens(pair, tokens) for pair in data.pairs}
-    ids = [f"{pair_id} {hits[0]}" for pair_id, hits in found.items() if hits]
+    found = control_tokens_of(data.pairs, control_tokens(data.tokenizer))
+    ids = [f"{pair.id} {hits[0]}" for pair, hits in zip(data.pairs, found, strict=True) if hits]
     return _found(
         "error",
         ids,
         "The text holds control tokens of the model, a way to inject prompts: drop the pair, or have them stripped.",
+    )
+
+
+def plain_text_marks(data: _Data) -> _Found | None:
+    assert data.tokenizer is not None
+    talks = [pair for pair in data.pairs if not isinstance(pair.prompt, str)]
+    marks = plain_marks(data.tokenizer) if talks else ()
+    ids = [pair.id for pair in talks if marks_of(pair, marks)]
+    explanation = (
+        f"The chat template marks turns with plain text ({', '.join(marks)}), which any text can imitate. "
+        f"{len(ids) or 'None'} of the pairs hold it: look at them, and at what such a model will be asked."
+    )
+    return _Found("warning", ids, explanation) if marks else None
+
+
+def refused_by_template(data: _Data) -> _Found | None:
+    assert data.tokenizer is not None
+    if data.tokenizer.chat_template is None:
+        ids = data.ids(lambda pair: not isinstance(pair.prompt, str))
+        return _found("error", ids, "The model has no chat template for conversations: give one (model.chat_template).")
+    return _found(
+        "error",
+        data.rendered[0],
+        "The model's chat template does not take the conversation, and training would stop at it: mend the turns, "
+        "drop the pair, or give another template (model.chat_template).",
     )
 
 
@@ -195,7 +241,7 @@ def both_unsafe(data: _Data) -> _Found | None:
 def refusals(data: _Data) -> _Found | None:
     if not data.pairs:
         return None
-    chosen, rejected = ([opens_as_refusal(reply) for reply in side] for side in data.sides)
+    chosen, rejected = ([opens_as_refusal(split_reasoning(reply)[1]) for reply in side] for side in data.sides)
     ids = [pair.id for pair, *refused in zip(data.pairs, chosen, rejected, strict=True) if any(refused)]
     explanation = (
         f"Opening as a refusal: {fmean(chosen):.0%} of the chosen and {fmean(rejected):.0%} of the rejected replies "
@@ -230,10 +276,7 @@ def length_bias(data: _Data) -> _Found | None:
 
 def over_max_length(data: _Data) -> _Found | None:
     assert data.tokenizer is not None and data.max_length is not None
-    longest = [0] * len(data.pairs)
-    for side in ("chosen", "rejected"):
-        texts = [_whole_text(pair, getattr(pair, side), data.tokenizer) for pair in data.pairs]
-        longest = [max(pair) for pair in zip(longest, _lengths(texts, data.tokenizer), strict=True)]
+    longest = data.rendered[1]
     ids = [pair.id for pair, length in zip(data.pairs, longest, strict=True) if length > data.max_length]
     return _found(
         "warning",
@@ -285,6 +328,8 @@ CHECKS: tuple[Check, ...] = (
     Check(empty_responses),
     Check(identical_responses),
     Check(control_tokens_in_text, needs=("tokenizer",)),
+    Check(plain_text_marks, needs=("tokenizer",)),
+    Check(refused_by_template, needs=("tokenizer",)),
     Check(duplicate_pairs),
     Check(duplicate_prompts),
     Check(conflicting_labels),
@@ -322,13 +367,14 @@ def _lengths(texts: Sequence[str], tokenizer: PreTrainedTokenizerBase | None) ->
     return [len(ids) for ids in tokenizer(list(texts), add_special_tokens=False, verbose=False)["input_ids"]]
 
 
-def _whole_text(pair: PreferencePair, reply: str, tokenizer: PreTrainedTokenizerBase) -> str:
-    """Prompt and reply as the model reads them; where the template cannot render them, just their texts in a
-    row."""
+def _whole_texts(pair: PreferencePair, tokenizer: PreTrainedTokenizerBase, where: str) -> list[str]:
+    """The prompt with either reply, as training renders them."""
     if isinstance(pair.prompt, str):
-        return pair.prompt + reply
-    messages = [*pair.prompt, {"role": "assistant", "content": reply}]
-    try:
-        return str(tokenizer.apply_chat_template(messages, tokenize=False))
-    except Exception:  # no template, or one that refuses the roles: tokenisation will say so, here we only count
-        return "\n".join(message["content"] for message in messages)
+        return [pair.prompt + reply for reply in (pair.chosen, pair.rejected)]
+    prompt, added = render_replies(tokenizer, pair.prompt, (pair.chosen, pair.rejected), where)
+    return [prompt + reply for reply in added]
+
+
+def _text_alone(pair: PreferencePair, reply: str) -> str:
+    """The texts of a conversation that no template takes, in a row: they are only counted."""
+    return "\n".join([*(message["content"] for message in pair.prompt if isinstance(message, dict)), reply])

@@ -10,6 +10,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from bdpo.errors import BdpoError
+from bdpo.pairs.reasoning import reasoning_of, with_reasoning
 from bdpo.pairs.record import Message
 
 Row = Mapping[str, Any]
@@ -88,7 +89,10 @@ def conversation_or_text(row: Row, column: str) -> tuple[Message, ...] | str:
 
 
 def _messages(cells: list[Any] | tuple[Any, ...], where: str) -> tuple[Message, ...]:
-    """Role and content of each message; other keys (weights, time stamps) are no part of the text."""
+    """Role and content of each message, an assistant's reasoning in its content (see `reasoning`).
+
+    Other keys (weights, time stamps) are no part of the text.
+    """
     if not cells:
         raise BdpoError(f"{where} is an empty list: it needs at least one message.")
     messages = []
@@ -96,8 +100,16 @@ def _messages(cells: list[Any] | tuple[Any, ...], where: str) -> tuple[Message, 
         place = f"message {number} of {where}"
         if not isinstance(cell, Mapping) or cell.get("role") not in ROLES:
             raise BdpoError(f"{place} needs a role of {', '.join(ROLES)}, and has {_short(cell)}.")
-        messages.append({"role": cell["role"], "content": _text(cell.get("content"), f"the content of {place}")})
+        content = _text(cell.get("content"), f"the content of {place}")
+        if cell["role"] == "assistant":
+            content = with_reasoning(_reasoning(cell, place), content)
+        messages.append({"role": cell["role"], "content": content})
     return tuple(messages)
+
+
+def _reasoning(cell: Mapping[str, Any], place: str) -> str | None:
+    reasoning = reasoning_of(cell)
+    return None if reasoning is None else _text(reasoning, f"the reasoning of {place}").strip("\n")
 
 
 def _text(cell: Any, where: str) -> str:

@@ -32,6 +32,12 @@ class LoadedPairs:
     n_rows: int  # rows read
     counts: dict[str, int] = field(default_factory=dict)  # rows dropped or changed, by reason
     errors: list[str] = field(default_factory=list)  # "file, line N: what, mend" of rows that are wrong
+    places: dict[str, str] = field(default_factory=dict)  # of each pair, by id: "line N"
+
+    def where(self, pair: PreferencePair) -> str:
+        """What to call the pair in a message: its place in the data, or its id where none is known."""
+        place = self.places.get(pair.id)
+        return f"Pair {pair.id}" if place is None else f"{self.source}, {place}"
 
 
 def load_pairs(
@@ -64,7 +70,7 @@ def load_pairs(
     Raises:
         BdpoError: with the file and the line; for the data as a whole also under "collect".
     """
-    options = _Options(format, prefer, sample, seed, tuple(strip_control_tokens), on_error)
+    options = _Options(format, prefer, sample, seed, strip_control_tokens, on_error)
     return _load(open_source(data, split, config), options)
 
 
@@ -80,7 +86,7 @@ def pairs_from_rows(
     on_error: Literal["raise", "collect"] = "raise",
 ) -> LoadedPairs:
     """The same as `load_pairs` for rows in memory: dicts, pairs, or a `datasets.Dataset`."""
-    options = _Options(format, prefer, sample, seed, tuple(strip_control_tokens), on_error)
+    options = _Options(format, prefer, sample, seed, strip_control_tokens, on_error)
     placed = dataset_rows(rows) if hasattr(rows, "with_format") else _placed(rows)
     return _load(Source(source, source, placed), options)
 
@@ -109,7 +115,7 @@ class _Options:
     prefer: str | None
     sample: int | None
     seed: int
-    strip_control_tokens: tuple[str, ...]
+    strip_control_tokens: Sequence[str]
     on_error: Literal["raise", "collect"]
 
 
@@ -121,12 +127,11 @@ def _load(source: Source, options: _Options) -> LoadedPairs:
     _check_options(source, format, options)
     loaded = LoadedPairs([], source.description, format, len(rows))
     counts = Counter[str]()
-    first_place: dict[str, str] = {}  # of each id
     for place, row in rows:
         try:
             pair = _pair(row, place, source, FORMATS[format], options)
-            if pair.id in first_place:
-                raise BdpoError(f"the id '{pair.id}' stands on {first_place[pair.id]} already: make ids unique.")
+            if pair.id in loaded.places:
+                raise BdpoError(f"the id '{pair.id}' stands on {loaded.places[pair.id]} already: make ids unique.")
         except Dropped as dropped:
             counts[f"dropped: {dropped}"] += 1
         except BdpoError as error:
@@ -134,7 +139,7 @@ def _load(source: Source, options: _Options) -> LoadedPairs:
             if options.on_error == "raise":
                 raise BdpoError(loaded.errors[-1]) from None
         else:
-            first_place[pair.id] = place
+            loaded.places[pair.id] = place
             loaded.pairs.append(pair)
     _strip(loaded, options.strip_control_tokens, counts)
     if options.sample is not None:
@@ -189,7 +194,7 @@ def _check_options(source: Source, format: str, options: _Options) -> None:
         raise BdpoError(f"sample is {options.sample}: draw at least 1 pair of each kind.")
 
 
-def _strip(loaded: LoadedPairs, tokens: tuple[str, ...], counts: Counter[str]) -> None:
+def _strip(loaded: LoadedPairs, tokens: Sequence[str], counts: Counter[str]) -> None:
     stripped = [strip_control_tokens(pair, tokens) for pair in loaded.pairs]
     counts["changed: control tokens stripped"] = sum(a != b for a, b in zip(loaded.pairs, stripped, strict=True))
     loaded.pairs = stripped

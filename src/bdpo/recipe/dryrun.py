@@ -16,7 +16,7 @@ from bdpo.errors import BdpoError
 from bdpo.pairs import CheckReport, LoadedPairs, check_pairs
 from bdpo.recipe.card import method_name
 from bdpo.recipe.memory import Memory, Shape, training_memory
-from bdpo.recipe.run import bdpo_config, chat_template, lora_config, read_data, token_lengths
+from bdpo.recipe.run import bdpo_config, load_tokenizer, lora_config, read_data, token_lengths
 from bdpo.recipe.sections import Recipe
 from bdpo.train.batches import Filler, StepSampler
 from bdpo.train.config import BDPOConfig
@@ -66,8 +66,7 @@ def dry_run(recipe: Recipe, out: Path) -> DryRun:
     """
     args = bdpo_config(recipe, out)
     model = _meta_model(recipe)
-    tokenizer = models.load_tokenizer(recipe.model.name, revision=recipe.model.revision)
-    tokenizer.chat_template = chat_template(recipe) or tokenizer.chat_template
+    tokenizer = load_tokenizer(recipe)
     data = read_data(recipe)
     loaded = LoadedPairs(data.train, recipe.data.train, "as read", len(data.train), data.counts)
     lengths = token_lengths(recipe, tokenizer, data.train)

@@ -17,11 +17,15 @@ import yaml
 from transformers import TrainerCallback
 from transformers.integrations import get_available_reporting_integrations
 from transformers.trainer_utils import get_last_checkpoint
+from transformers.utils import logging
 
 from bdpo import models
 from bdpo.errors import BdpoError
 from bdpo.files import key_difference, read_json, write_json, write_whole
 from bdpo.pairs import LoadedPairs, PreferencePair, check_pairs, control_tokens, load_pairs, pairs_for_loss
+from bdpo.pairs.control import plain_marks
+from bdpo.pairs.reasoning import drop_reasoning
+from bdpo.pairs.rendering import set_template_kwargs
 from bdpo.processes import processes
 from bdpo.recipe.card import model_card
 from bdpo.recipe.sections import DataSection, Recipe, load_recipe
@@ -30,6 +34,7 @@ from bdpo.tokens import tokenize_pairs
 from bdpo.train import BDPOConfig, BDPOTrainer
 from bdpo.train.prepare import refuse_second_adapter
 
+logger = logging.get_logger(__name__)
 _TORN = "bring it back, or choose another --out"
 _RECORDS = _RECIPE, _SCORES, _STEP = "recipe.yaml", "scores.json", "step.json"
 # What a resumed run may say otherwise, since no weight depends on it: what is shown and kept, and how scoring is done.
@@ -101,6 +106,7 @@ def run_recipe(
     _refuse_errors(recipe, data)
     loaded = load_model(recipe)
     refuse_second_adapter(loaded.model, recipe.peft)
+    _warn_of_plain_marks(loaded.tokenizer, data.train)
     options = args.scoring()
     scores = score(loaded.model, loaded.tokenizer, data.train, recipe.score.dir, options)
     eval_scores = None
@@ -136,9 +142,8 @@ def run_recipe(
 
 def read_data(recipe: Recipe) -> RunData:
     """Training and held-out pairs as the recipe's data section says; needs no weights of the model."""
-    section, model = recipe.data, recipe.model
-    strip = section.strip_control_tokens
-    controls = control_tokens(models.load_tokenizer(model.name, revision=model.revision)) if strip else ()
+    section = recipe.data
+    controls = control_tokens(load_tokenizer(recipe)) if section.strip_control_tokens else ()
     loaded = _load(section, section.train, section.split, controls)
     counts, pairs = dict(loaded.counts), loaded.pairs
     if section.eval is not None:
@@ -170,6 +175,14 @@ def _refuse_errors(recipe: Recipe, data: RunData) -> None:
             )
 
 
+def _warn_of_plain_marks(tokenizer: Any, pairs: Sequence[PreferencePair]) -> None:
+    marks = () if isinstance(pairs[0].prompt, str) else plain_marks(tokenizer)
+    if marks:
+        logger.warning(
+            f"The chat template marks turns with plain text, which any text can imitate: {', '.join(marks)}."
+        )
+
+
 def hold_out(pairs: list[PreferencePair], size: int, seed: int) -> tuple[list[PreferencePair], list[PreferencePair]]:
     """Split off about `size` pairs, drawn by prompt, so that no prompt stands on both sides: (rest, held out)."""
     by_prompt: dict[str, list[PreferencePair]] = {}
@@ -187,7 +200,7 @@ def hold_out(pairs: list[PreferencePair], size: int, seed: int) -> tuple[list[Pr
 def load_model(recipe: Recipe) -> models.LoadedModel:
     """The model of the recipe, on this process's device."""
     section = recipe.model
-    return models.load(
+    loaded = models.load(
         section.name,
         dtype=section.dtype,
         attn_implementation=section.attn_implementation,
@@ -197,6 +210,16 @@ def load_model(recipe: Recipe) -> models.LoadedModel:
         trainable_adapter=recipe.peft is None,
         on_device=True,
     )
+    set_template_kwargs(loaded.tokenizer, section.chat_template_kwargs)
+    return loaded
+
+
+def load_tokenizer(recipe: Recipe) -> Any:
+    """The tokenizer as `load_model` gives it, without the model's weights."""
+    tokenizer = models.load_tokenizer(recipe.model.name, revision=recipe.model.revision)
+    tokenizer.chat_template = chat_template(recipe) or tokenizer.chat_template
+    set_template_kwargs(tokenizer, recipe.model.chat_template_kwargs)
+    return tokenizer
 
 
 def chat_template(recipe: Recipe) -> str | None:
@@ -229,7 +252,7 @@ def token_lengths(recipe: Recipe, tokenizer: Any, pairs: Sequence[PreferencePair
 
 
 def _load(section: DataSection, data: str, split: str | None, controls: Sequence[str]) -> LoadedPairs:
-    return load_pairs(
+    loaded = load_pairs(
         data,
         split=split,
         config=section.config,
@@ -239,6 +262,12 @@ def _load(section: DataSection, data: str, split: str | None, controls: Sequence
         seed=section.seed,
         strip_control_tokens=controls,
     )
+    if section.reasoning == "drop":
+        answers = [drop_reasoning(pair) for pair in loaded.pairs]
+        changed = sum(a != b for a, b in zip(loaded.pairs, answers, strict=True))
+        loaded.pairs = answers
+        loaded.counts |= {"changed: reasoning dropped": changed} if changed else {}
+    return loaded
 
 
 def _claimed(out: str | Path, resume: bool) -> Path:

@@ -8,7 +8,16 @@ from pathlib import Path
 from typing import Any, Literal, get_args, get_type_hints
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError, create_model, model_validator
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    JsonValue,
+    TypeAdapter,
+    ValidationError,
+    create_model,
+    model_validator,
+)
 
 from bdpo.errors import BdpoError
 from bdpo.method.losses import loss_parameters
@@ -31,6 +40,7 @@ class ModelSection(Section):
     attn_implementation: str | None = None  # sdpa or eager; others fall back to the padded layout
     quantization: Literal["4bit"] | None = None  # QLoRA; needs the extra `qlora`
     chat_template: str | None = None  # a Jinja template that replaces the tokenizer's, or the path of one
+    chat_template_kwargs: dict[str, JsonValue] = {}  # variables of the template, such as enable_thinking: false
 
 
 class DataSection(Section):
@@ -49,6 +59,8 @@ class DataSection(Section):
     holdout: int = Field(default=0, ge=0)
     seed: int = 0
     max_length: int | None = Field(default=1024, ge=2)  # prompt + longer reply [tokens]
+    # of a reply: keep trains on it as on the rest of the reply, drop takes it out of replies and prompts
+    reasoning: Literal["keep", "drop"] = "keep"
     strip_control_tokens: bool = False  # strip control tokens found in the text; else such a pair is an error
 
 

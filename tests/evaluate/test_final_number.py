@@ -5,7 +5,7 @@ from fractions import Fraction
 
 import pytest
 
-from bdpo.evaluate.answers import final_number, same_number
+from bdpo.evaluate.grading.answers import final_number, same_number
 
 HALF, QUARTER = Fraction(1, 2), Fraction(1, 4)
 
