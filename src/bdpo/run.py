@@ -31,7 +31,7 @@ from bdpo.pairs.rendering import set_template_kwargs
 from bdpo.prepare import refuse_second_adapter
 from bdpo.score import score
 from bdpo.scored import ScoredData, key_difference
-from bdpo.tokens import tokenize_pairs
+from bdpo.tokens import refuse_unfit, tokenize_pairs
 from bdpo.train import BDPOTrainer
 from bdpo.train_config import BDPOConfig
 
@@ -272,10 +272,17 @@ def lora_config(recipe: Recipe) -> Any | None:
         raise BdpoError(f"peft: {error}") from error
 
 
-def token_lengths(recipe: Recipe, tokenizer: Any, pairs: Sequence[PreferencePair]) -> list[tuple[int, int, int]]:
-    """Tokens of prompt, chosen and rejected of each pair, after truncation."""
-    tokenized = tokenize_pairs(tokenizer, pairs, max_length=recipe.data.max_length).pairs
-    return [(len(pair.prompt_ids), len(pair.chosen_ids), len(pair.rejected_ids)) for pair in tokenized]
+def token_lengths(
+    recipe: Recipe, tokenizer: Any, pairs: Sequence[PreferencePair], config: Any = None
+) -> list[tuple[int, int, int]]:
+    """Tokens of prompt, chosen and rejected of each pair, after truncation.
+
+    With the model's `config`, BdpoError where a pair does not fit the model (`tokens.refuse_unfit`).
+    """
+    tokenized = tokenize_pairs(tokenizer, pairs, max_length=recipe.data.max_length)
+    if config is not None:
+        refuse_unfit(tokenizer, pairs, tokenized, config)
+    return [(len(pair.prompt_ids), len(pair.chosen_ids), len(pair.rejected_ids)) for pair in tokenized.pairs]
 
 
 def _load(section: DataSection, data: str, split: str | None, controls: Sequence[str]) -> LoadedPairs:

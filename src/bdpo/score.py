@@ -25,7 +25,7 @@ from bdpo.logprobs import BranchLogps, branch_logps, choose_layout
 from bdpo.models import cache_dir, processes, weights_hash
 from bdpo.pairs import PreferencePair
 from bdpo.scored import FORMAT, ScoredData, claim, is_whole, open_scores, part_path, write_part
-from bdpo.tokens import TokenizedPair, TokenizedPairs, tokenize_pairs, tokenizer_key
+from bdpo.tokens import TokenizedPair, TokenizedPairs, refuse_unfit, tokenize_pairs, tokenizer_key
 
 PART_SIZE = 128  # pairs: what a killed run may lose; another size is another FORMAT
 CONTRASTIVE_PROMPTS = 8
@@ -178,8 +178,9 @@ def score(
         others = training["other_prompts"]
     else:
         others = _other_prompts(pairs, tokenized, seed) if how.prompts else {}
-    weights = training["key"]["weights"] if training else weights_hash(model)
     context = Context(tokenized.null_ids, list(others.values()), list(others))
+    refuse_unfit(tokenizer, pairs, tokenized, model.config, prefix=_longest_prefix(context))
+    weights = training["key"]["weights"] if training else weights_hash(model)
     manifest = {
         "format": FORMAT,
         "key": score_key(model, weights, pairs, tokenized, estimator, context, max_length),
@@ -303,8 +304,13 @@ def _prompt_text(pair: PreferencePair) -> str:
 
 def _longest(tokenized: TokenizedPairs, context: Context) -> int:
     """Longest prefix + branch that will be laid out [tokens]."""
-    shared = max(len(prefix) for prefix in (context.null_ids, *context.prompts))
+    shared = _longest_prefix(context)
     return max(max(len(p.prompt_ids), shared) + max(len(p.chosen_ids), len(p.rejected_ids)) for p in tokenized.pairs)
+
+
+def _longest_prefix(context: Context) -> int:
+    """Longest of the prompts that every reply is hung on beside its own [tokens]."""
+    return max(len(prefix) for prefix in (context.null_ids, *context.prompts))
 
 
 def _lengths(replies: Sequence[Ids]) -> Tensor:
