@@ -66,6 +66,42 @@ class PackedPairs(Sequence[TokenizedPair]):
         return TokenizedPair(ids[:prompt], ids[prompt:chosen], ids[chosen:], *self._cuts[2 * i : 2 * i + 2])
 
 
+def refuse_unfit(
+    tokenizer: PreTrainedTokenizerBase,
+    pairs: Sequence[PreferencePair],
+    tokenized: TokenizedPairs,
+    config: Any,
+    *,
+    prefix: int = 0,
+) -> None:
+    """Refuse pairs whose ids are beyond the model's embedding, or whose positions are beyond those that it has.
+
+    Args:
+        config: the model's, with `vocab_size` and, where positions end, `max_position_embeddings`.
+        prefix: longest other prompt that a reply is hung on [tokens].
+
+    Raises:
+        BdpoError: naming the first such pair.
+    """
+    config = config.get_text_config()
+    rows, positions = config.vocab_size, getattr(config, "max_position_embeddings", None) or float("inf")
+    for pair, ids in zip(pairs, tokenized.pairs, strict=True):
+        longest = max(len(ids.chosen_ids), len(ids.rejected_ids))
+        highest = max(max(part) for part in (ids.prompt_ids, ids.chosen_ids, ids.rejected_ids))
+        if highest >= rows:
+            token = tokenizer.convert_ids_to_tokens(highest)
+            raise BdpoError(
+                f"Pair {pair.id}: token {highest} ({token!r}) is beyond the {rows} rows of the model's embedding: take "
+                "the tokenizer that belongs to the model, or resize the embedding first."
+            )
+        prompt = max(len(ids.prompt_ids), prefix)
+        if prompt + longest > positions:
+            raise BdpoError(
+                f"Pair {pair.id}: a prompt of {prompt} tokens with a reply of {longest} is longer than the {positions} "
+                "positions of the model: lower data.max_length (--max-length), or drop the pair."
+            )
+
+
 def tokenize_pairs(
     tokenizer: PreTrainedTokenizerBase, pairs: Sequence[PreferencePair], *, max_length: int | None = None
 ) -> TokenizedPairs:

@@ -69,7 +69,7 @@ def dry_run(recipe: Recipe, out: Path) -> DryRun:
     tokenizer = load_tokenizer(recipe)
     data = read_data(recipe)
     loaded = LoadedPairs(data.train, recipe.data.train, "as read", len(data.train), data.counts)
-    lengths = token_lengths(recipe, tokenizer, data.train)
+    lengths = token_lengths(recipe, tokenizer, data.train, model.config)
     steps, largest = _steps(args, lengths)
     shape = _shape(model, [lengths[i] for i in largest])
     dtype = str(model.dtype).removeprefix("torch.") if recipe.model.dtype == "auto" else recipe.model.dtype

@@ -30,7 +30,7 @@ from bdpo.processes import processes
 from bdpo.recipe.card import model_card
 from bdpo.recipe.sections import DataSection, Recipe, load_recipe
 from bdpo.score import ScoredData, score
-from bdpo.tokens import tokenize_pairs
+from bdpo.tokens import refuse_unfit, tokenize_pairs
 from bdpo.train import BDPOConfig, BDPOTrainer
 from bdpo.train.prepare import refuse_second_adapter
 
@@ -245,10 +245,17 @@ def lora_config(recipe: Recipe) -> Any | None:
         raise BdpoError(f"peft: {error}") from error
 
 
-def token_lengths(recipe: Recipe, tokenizer: Any, pairs: Sequence[PreferencePair]) -> list[tuple[int, int, int]]:
-    """Tokens of prompt, chosen and rejected of each pair, after truncation."""
-    tokenized = tokenize_pairs(tokenizer, pairs, max_length=recipe.data.max_length).pairs
-    return [(len(pair.prompt_ids), len(pair.chosen_ids), len(pair.rejected_ids)) for pair in tokenized]
+def token_lengths(
+    recipe: Recipe, tokenizer: Any, pairs: Sequence[PreferencePair], config: Any = None
+) -> list[tuple[int, int, int]]:
+    """Tokens of prompt, chosen and rejected of each pair, after truncation.
+
+    With the model's `config`, BdpoError where a pair does not fit the model (`tokens.refuse_unfit`).
+    """
+    tokenized = tokenize_pairs(tokenizer, pairs, max_length=recipe.data.max_length)
+    if config is not None:
+        refuse_unfit(tokenizer, pairs, tokenized, config)
+    return [(len(pair.prompt_ids), len(pair.chosen_ids), len(pair.rejected_ids)) for pair in tokenized.pairs]
 
 
 def _load(section: DataSection, data: str, split: str | None, controls: Sequence[str]) -> LoadedPairs:

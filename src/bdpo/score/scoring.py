@@ -27,7 +27,7 @@ from bdpo.pairs import PreferencePair
 from bdpo.processes import processes
 from bdpo.score.estimators import CONTRASTIVE_PROMPTS, ESTIMATORS, Context, Estimator
 from bdpo.score.folder import FORMAT, ScoredData, claim, is_whole, open_scores, part_path, write_part
-from bdpo.tokens import TokenizedPair, TokenizedPairs, tokenize_pairs, tokenizer_key
+from bdpo.tokens import TokenizedPair, TokenizedPairs, refuse_unfit, tokenize_pairs, tokenizer_key
 
 PART_SIZE = 128  # pairs: what a killed run may lose; another size is another FORMAT
 
@@ -73,6 +73,7 @@ def score(
         raise unknown("estimator", options.estimator, ESTIMATORS)
     tokenized = tokenize_pairs(tokenizer, pairs, max_length=options.max_length)
     context = _context(pairs, tokenized, options, training)
+    refuse_unfit(tokenizer, pairs, tokenized, model.config, prefix=_longest_prefix(context))
     weights = training["key"]["weights"] if training else weights_hash(model)
     manifest: dict[str, Any] = {
         "format": FORMAT,
@@ -205,8 +206,13 @@ def _prompt_text(pair: PreferencePair) -> str:
 
 def _longest(tokenized: TokenizedPairs, context: Context) -> int:
     """Longest prefix + branch that will be laid out [tokens]."""
-    shared = max(len(prefix) for prefix in (context.null_ids, *context.prompts))
+    shared = _longest_prefix(context)
     return max(max(len(p.prompt_ids), shared) + max(len(p.chosen_ids), len(p.rejected_ids)) for p in tokenized.pairs)
+
+
+def _longest_prefix(context: Context) -> int:
+    """Longest of the prompts that every response is hung on beside its own [tokens]."""
+    return max(len(prefix) for prefix in (context.null_ids, *context.prompts))
 
 
 def _reply_tokens(pair: TokenizedPair) -> int:
