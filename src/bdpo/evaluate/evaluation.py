@@ -18,7 +18,7 @@ from tqdm import tqdm
 from bdpo.errors import BdpoError
 from bdpo.evaluate.ask.items import Item
 from bdpo.evaluate.grading.lm_eval import Harness
-from bdpo.evaluate.grading.scorers import Scorer, outcomes_by_logps
+from bdpo.evaluate.grading.scorers import outcomes_by_logps, outcomes_of_replies
 from bdpo.evaluate.judges import Judge
 from bdpo.evaluate.plan import Task
 from bdpo.evaluate.replies.collect import Generator, Reply, collect
@@ -133,7 +133,7 @@ def answer(run: Run, task: Task, subject: Subject, judge: Judge) -> None:
     path = None if subject.generator.may_cache else run.folder / f"{task.name}.replies.jsonl"
     replies = collect(subject.generator, {item.id: item.messages for item in todo}, task.sampling, path)
     for items in _batches(todo):
-        run.append(task.name, graded(task.scorer, items, replies, judge))
+        run.append(task.name, _graded(task, items, replies, judge))
 
 
 def answers(task: Task, subject: Subject, judge: Judge) -> list[Outcome]:
@@ -141,24 +141,14 @@ def answers(task: Task, subject: Subject, judge: Judge) -> list[Outcome]:
     if task.scorer.needs_logps:
         return outcomes_by_logps(task.scorer, task.items, subject.model, subject.tokenizer)
     prompts = {item.id: item.messages for item in task.items}
-    return graded(task.scorer, task.items, subject.generator.replies(prompts, task.sampling), judge)
+    return _graded(task, task.items, subject.generator.replies(prompts, task.sampling), judge)
 
 
 def _batches(items: list[Item]) -> Iterable[list[Item]]:
     return (items[start : start + JUDGED_AT_A_TIME] for start in range(0, len(items), JUDGED_AT_A_TIME))
 
 
-def graded(
-    scorer: Scorer, items: Sequence[Item], replies: Mapping[str, Sequence[Reply]], judge: Judge
-) -> list[Outcome]:
+def _graded(task: Task, items: Sequence[Item], replies: Mapping[str, Sequence[Reply]], judge: Judge) -> list[Outcome]:
     """Outcomes of generated replies, all samples of each item."""
-    assert scorer.grade is not None
     pairs = [(item, reply) for item in items for reply in replies[item.id]]
-    grades = scorer.grade([item for item, _ in pairs], [reply.text for _, reply in pairs], judge)
-    return [
-        Outcome(
-            item.id, reply.sample, item.category, item.request, reply.text, reply.stop, reply.tokens, grade.score,
-            verdict=grade.verdict, reason=grade.reason,
-        )
-        for (item, reply), grade in zip(pairs, grades, strict=True)
-    ]  # fmt: skip
+    return outcomes_of_replies(task.scorer, [item for item, _ in pairs], [reply for _, reply in pairs], judge)

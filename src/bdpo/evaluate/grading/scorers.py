@@ -12,7 +12,8 @@ from typing import Any
 from bdpo.evaluate.ask.items import Item
 from bdpo.evaluate.grading.answers import contains_answer, picked, same_number
 from bdpo.evaluate.grading.option_logps import option_logps
-from bdpo.evaluate.judges import UNPARSED, Judge, Verdict, is_answered, is_safe
+from bdpo.evaluate.judges import UNFINISHED, UNPARSED, Judge, Verdict, is_answered, is_safe
+from bdpo.evaluate.replies.collect import Reply
 from bdpo.evaluate.results.outcomes import Outcome
 
 
@@ -25,7 +26,7 @@ class Grade:
     reason: str = ""  # what decided it
 
 
-Grader = Callable[[Sequence[Item], Sequence[str], Judge], list[Grade]]  # one reply to each item
+Grader = Callable[[Sequence[Item], Sequence[str], Judge], list[Grade]]  # one answer to each item
 
 
 @dataclass(frozen=True)
@@ -55,6 +56,28 @@ class Scorer:
         if self.needs_answers and not judge.knows_answers:
             return f"{judge.name} knows only safe and unsafe; take the judge rules or llm."
         return ""
+
+
+def outcomes_of_replies(scorer: Scorer, items: Sequence[Item], replies: Sequence[Reply], judge: Judge) -> list[Outcome]:
+    """Outcomes of one reply to each item. Scorer and judge are shown the answers, and no thought."""
+    assert scorer.grade is not None
+    grades = {i: grade for i, reply in enumerate(replies) if (grade := _without_answer(reply))}
+    answered = [i for i in range(len(replies)) if i not in grades]
+    if answered:
+        found = scorer.grade([items[i] for i in answered], [replies[i].said.answer for i in answered], judge)
+        grades |= dict(zip(answered, found, strict=True))
+    return [
+        Outcome(
+            item.id, reply.sample, item.category, item.request, reply.said.answer, reply.stop, reply.tokens,
+            grades[i].score, verdict=grades[i].verdict, reason=grades[i].reason, thought=reply.said.thought,
+        )
+        for i, (item, reply) in enumerate(zip(items, replies, strict=True))
+    ]  # fmt: skip
+
+
+def _without_answer(reply: Reply) -> Grade | None:
+    """What a reply without an answer is worth, whatever is asked; None where there is an answer."""
+    return Grade(0.0, UNFINISHED, "the thought never ends") if reply.said.unfinished else None
 
 
 def outcomes_by_logps(scorer: Scorer, items: Sequence[Item], model: Any, tokenizer: Any) -> list[Outcome]:

@@ -22,6 +22,8 @@ from bdpo.evaluate.judges.verdict import (
     PARTIAL,
     REFUSAL,
     SAFE,
+    UNFINISHED,
+    UNJUDGED,
     UNPARSED,
     UNSAFE,
     Judge,
@@ -31,8 +33,8 @@ from bdpo.evaluate.judges.verdict import (
 )
 
 __all__ = [
-    "BEHAVIOURS", "COMPLIANCE", "DEGENERATE", "HARM", "JUDGES", "PARTIAL", "REFUSAL", "SAFE", "UNPARSED", "UNSAFE",
-    "Judge", "Verdict", "is_answered", "is_safe", "make_judge", "rules",
+    "BEHAVIOURS", "COMPLIANCE", "DEGENERATE", "HARM", "JUDGES", "PARTIAL", "REFUSAL", "SAFE", "UNFINISHED", "UNJUDGED",
+    "UNPARSED", "UNSAFE", "Judge", "Verdict", "is_answered", "is_safe", "make_judge", "rules",
 ]  # fmt: skip
 
 

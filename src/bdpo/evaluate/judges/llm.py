@@ -18,7 +18,7 @@ from bdpo.evaluate.replies.generate import LocalGenerator
 from bdpo.models import load
 from bdpo.pairs import Message
 
-VERSION = "1"  # of the rubric, and of how its answer is read
+VERSION = "2"  # of the rubric, and of how its answer is read
 RETRIES = 2  # of an answer that cannot be read
 HALFWAY = 0.5  # score from which a reply that is no refusal counts as compliance
 
@@ -126,7 +126,8 @@ class LlmJudge(Judge):
         return [answers[id] for id in asked]
 
     def _answers(self, asked: Prompts) -> dict[str, str]:
-        return {id: said[0].text for id, said in collect(self.generator, asked, self.sampling).items()} if asked else {}
+        made = collect(self.generator, asked, self.sampling) if asked else {}
+        return {id: replies[0].said.answer for id, replies in made.items()}
 
     def _verdict(self, said: str, reply: str) -> Verdict:
         answer = read_answer(said)
@@ -190,4 +191,4 @@ def _framed(rubric: str, *, prompt: str, reply: str, **more: str) -> list[Messag
 
 
 def _once_more(asked: Sequence[Message], said: str, again: str) -> list[Message]:
-    return [*asked, {"role": "assistant", "content": said}, {"role": "user", "content": again}]
+    return [*asked, {"role": "assistant", "content": said or "(no answer)"}, {"role": "user", "content": again}]

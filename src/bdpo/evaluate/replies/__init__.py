@@ -4,5 +4,6 @@ collect.py   replies to prompts, only those that are missing; settings of genera
 generate.py  a model in memory
 endpoint.py  an OpenAI-compatible server
 pool.py      several models in turn, adapters on one base
+thoughts.py  what a model thinks before it answers, taken off
 records.py   record files: JSONL that may be killed at any byte
 """

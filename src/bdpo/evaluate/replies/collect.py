@@ -10,6 +10,7 @@ from typing import Any, Literal, Protocol
 
 from bdpo.errors import BdpoError
 from bdpo.evaluate.replies.records import RecordFile
+from bdpo.evaluate.replies.thoughts import Said, split_thought
 from bdpo.files import cache_dir, key_difference, key_digest
 from bdpo.pairs import Message
 
@@ -65,10 +66,16 @@ class Reply:
 
     id: str  # of the prompt
     sample: int  # 0 .. samples - 1
-    text: str
+    text: str  # all that the model said, a thought with its marks included
     stop: Literal["end", "length"]  # the model ended its turn, or ran into max_new_tokens
     prompt_tokens: int
     tokens: int  # generated, the token that ended the turn included
+    thought: str = ""  # what a server hands over apart from the text
+
+    @property
+    def said(self) -> Said:
+        """Thought and answer, taken apart; scorers and judges are shown the answer."""
+        return split_thought(self.text, self.thought, cut=self.stop == "length")
 
 
 OnBatch = Callable[[list[Reply]], None]
@@ -162,4 +169,4 @@ class _Kept:
 
 
 def _reply(record: Mapping[str, Any]) -> Reply:
-    return Reply(**{name: record[name] for name in Reply.__dataclass_fields__})
+    return Reply(**{name: record[name] for name in Reply.__dataclass_fields__ if name in record})

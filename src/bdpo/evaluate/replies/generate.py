@@ -9,6 +9,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
+from itertools import groupby
 from typing import Any
 
 import torch
@@ -25,6 +26,7 @@ from transformers import (
 
 from bdpo.errors import BdpoError
 from bdpo.evaluate.replies.collect import OnBatch, Prompts, Reply, Sampling
+from bdpo.evaluate.replies.thoughts import CLOSE, MARKS, OPEN, is_known, marks_around, opened_at_end, split_thought
 from bdpo.forward.allocator import keep_freed_memory
 from bdpo.models import weights_hash
 from bdpo.pairs import Message
@@ -56,6 +58,7 @@ class LocalGenerator:
         self.model, self.tokenizer, self.batch_size = model, tokenizer, batch_size
         own = model.generation_config.eos_token_id
         self.stop = sorted(stop_ids(tokenizer).union([] if own is None else [own] if isinstance(own, int) else own))
+        self.thoughts = ThoughtMarks(tokenizer)
 
     @cached_property
     def key(self) -> dict[str, Any]:
@@ -65,6 +68,7 @@ class LocalGenerator:
             **tokenizer_key(self.tokenizer),
             "dtype": str(next(self.model.parameters()).dtype).removeprefix("torch."),
             "stop": self.stop,
+            **self.thoughts.key,
         }
 
     def fingerprint(self, messages: Sequence[Message], where: str) -> str:
@@ -129,9 +133,9 @@ class LocalGenerator:
     def _reply(self, row: _Row, generated: list[int]) -> Reply:
         """The reply in what was generated for a row, which goes on with padding behind the end."""
         end = next((i for i, token in enumerate(generated) if token in self.stop), None)
-        text = self.tokenizer.decode(generated[:end], skip_special_tokens=True)
+        text = self.thoughts.text(row.ids, generated[:end])
         tokens = len(generated) if end is None else end + 1
-        return Reply(row.id, row.sample, str(text), "length" if end is None else "end", len(row.ids), tokens)
+        return Reply(row.id, row.sample, text, "length" if end is None else "end", len(row.ids), tokens)
 
     def _halve(self, size: int) -> None:
         if size == 1:
@@ -172,6 +176,62 @@ class LocalGenerator:
             self.model.train(was_training)
             for model, own in zip(models, settings, strict=True):
                 model.generation_config = own
+
+
+class ThoughtMarks:
+    """What marks a thought in the replies of a model: the known marks, and those that its chat template writes.
+
+    Some are control tokens, which decoding would lose, and some the template writes at the end of the prompt.
+    """
+
+    def __init__(self, tokenizer: PreTrainedTokenizerBase) -> None:
+        self.tokenizer = tokenizer
+        self.own = _marks_of_template(tokenizer)
+        controls = {token.content: id for id, token in tokenizer.added_tokens_decoder.items() if token.special}
+        known = [mark for marks in MARKS if controls.keys() >= {*marks.tokens} for mark in marks.tokens]
+        self.kept = {controls[mark]: mark for mark in (*known, *(self.own or ())) if mark in controls}
+
+    @property
+    def key(self) -> dict[str, Any]:
+        """What the text of a reply depends on, where it does."""
+        opened = self._opened(prompt_ids(self.tokenizer, ({"role": "user", "content": "Hi"},), "A prompt"))
+        marks = {"opened": opened, "kept": sorted(self.kept.values()), "own": self.own and list(self.own)}
+        return {"thoughts": marks} if any(marks.values()) else {}
+
+    def text(self, prompt: list[int], reply: list[int]) -> str:
+        """The text of a reply, control tokens left out except around a thought; its opening mark may be the prompt's.
+
+        Marks that nobody else knows become `<think>` and `</think>`.
+        """
+        plain = str(self.tokenizer.decode(reply, skip_special_tokens=True))
+        opened = self._opened(prompt)
+        whole = opened + (f"\n{plain}" if opened else plain)
+        if not self.kept.keys().isdisjoint(reply):
+            runs = groupby(reply, key=self.kept.get)
+            said = (mark or str(self.tokenizer.decode([*ids], skip_special_tokens=True)) for mark, ids in runs)
+            whole = f"{opened}\n{''.join(said)}" if opened else "".join(said)
+        if self.own:
+            whole = whole.replace(self.own[0], OPEN, 1).replace(self.own[1], CLOSE, 1)
+        return plain if split_thought(whole).answer == whole else whole
+
+    def _opened(self, prompt: list[int]) -> str:
+        """The mark with which the prompt opens the thought, "" where it does not."""
+        end = str(self.tokenizer.decode(prompt[-16:])).rstrip()
+        return self.own[0] if self.own and end.endswith(self.own[0]) else opened_at_end(end)
+
+
+def _marks_of_template(tokenizer: PreTrainedTokenizerBase) -> tuple[str, str] | None:
+    """The marks that the chat template writes around a turn's reasoning, unless they are among the known ones."""
+    thought, answer = "Because of 2719.", "Yes, 1931."
+    turn = {"role": "assistant", "content": answer} | dict.fromkeys(
+        ("reasoning_content", "reasoning", "thinking"), thought
+    )
+    try:
+        rendered = tokenizer.apply_chat_template([{"role": "user", "content": "Hi"}, turn], tokenize=False)
+    except Exception:  # templates raise what they like; this one does not take reasoning
+        return None
+    found = marks_around(str(rendered), thought, answer)
+    return None if found is None or is_known(*found) else found
 
 
 class _Draw(LogitsProcessor):

@@ -33,13 +33,14 @@ class Outcome:
     sample: int  # of its samples, from 0
     category: str
     request: str
-    reply: str  # for options: the one with the highest log-probability
+    reply: str  # the answer that was judged; for options: the one with the highest log-probability
     stop: str  # end or length; nothing where no reply was generated
     tokens: int  # of the reply
     score: float | None  # 1 is success, 0 is not; None: the judge's verdict could not be read
     verdict: str = ""  # the judge's label; nothing where the score needs no judge
     reason: str = ""  # what decided it
     margin: float | None = None  # preferences: log pi(chosen) - log pi(rejected) [nats]
+    thought: str = ""  # what the model thought before it answered, which was not judged
 
 
 @dataclass(frozen=True)

@@ -10,7 +10,7 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
-from bdpo.evaluate.judges import DEGENERATE
+from bdpo.evaluate.judges import DEGENERATE, UNFINISHED, UNJUDGED
 from bdpo.evaluate.results.compare import Cell, ComparedRow, Comparison
 from bdpo.evaluate.results.outcomes import Outcome, Run, prompt_scores
 from bdpo.evaluate.results.statistics import Mean, Rate, mean, rate
@@ -81,6 +81,7 @@ def _numbers(outcomes: Sequence[Outcome]) -> dict[str, Any]:
         "unread": sum(outcome.score is None for outcome in outcomes),
         "cut": sum(outcome.stop == "length" for outcome in generated) / len(generated) if generated else None,
         "tokens": sum(outcome.tokens for outcome in generated) / len(generated) if generated else None,
+        "unfinished": verdicts[UNFINISHED] / len(outcomes) if any(outcome.thought for outcome in outcomes) else None,
         "margin": sum(margins) / len(margins) if margins else None,
     }
 
@@ -104,12 +105,13 @@ def evaluation_grids(records: Sequence[dict[str, Any]]) -> list[Grid]:
             for measure in dict.fromkeys(measures.values())
         )
         head = ("benchmark", "model", "score [95 % interval]", "n", "degenerate", "cut")
-        grids.append(Grid(f"{suite} [%]", head, rows, (f"Score: {told}.", *_unread(members), *_margins(members))))
+        notes = (f"Score: {told}.", *_unread(members), *_unfinished(members), *_margins(members))
+        grids.append(Grid(f"{suite} [%]", head, rows, notes))
     return grids
 
 
 def _row(record: dict[str, Any], name: str) -> Sequence[str]:
-    judged = sum(record["verdicts"].values())
+    judged = sum(n for verdict, n in record["verdicts"].items() if verdict not in UNJUDGED)
     degenerate = f"{100 * record['verdicts'].get(DEGENERATE, 0) / judged:.1f}" if judged else "-"
     score = "-"
     if record["score"] is not None:
@@ -121,6 +123,15 @@ def _row(record: dict[str, Any], name: str) -> Sequence[str]:
 def _unread(records: Sequence[dict[str, Any]]) -> list[str]:
     found = [f"{record['unread']} of {record['name']} on {record['task']}" for record in records if record["unread"]]
     return [f"Verdicts that could not be read, not counted in n: {', '.join(found)}."] if found else []
+
+
+def _unfinished(records: Sequence[dict[str, Any]]) -> list[str]:
+    found = [
+        f"{100 * record['unfinished']:.0f} % of {record['name']} on {record['task']}"
+        for record in records
+        if record["unfinished"] is not None
+    ]
+    return [f"Thoughts that never ended, neither safe nor an answer: {', '.join(found)}."] if found else []
 
 
 def _margins(records: Sequence[dict[str, Any]]) -> list[str]:
