@@ -359,7 +359,7 @@ def test_holding_everything_out_is_refused(home: Path) -> None:
 def test_errors_of_the_data_check_stop_a_run_before_scoring_and_warnings_do_not(home: Path, passes: list[int]) -> None:
     def run(pairs: list[PreferencePair], name: str, **sections: Any) -> RunResult:
         write_pairs(home / "flawed.jsonl", pairs)
-        data = {"train": str(home / "flawed.jsonl"), "eval": None}
+        data = {"train": str(home / "flawed.jsonl"), "eval": None, "conflicts": "error"}
         short = {"max_steps": 1, "eval_strategy": "no"}
         return run_recipe(recipe_in(home, data=data, train=short, **sections), home / name)
 

@@ -9,8 +9,8 @@ from __future__ import annotations
 
 import json
 import random
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -21,9 +21,18 @@ from transformers.trainer_utils import get_last_checkpoint
 
 from bdpo import models
 from bdpo.card import model_card
-from bdpo.config import DataSection, Recipe, load_recipe
+from bdpo.config import Recipe, load_recipe
 from bdpo.errors import BdpoError
-from bdpo.pairs import LoadedPairs, PreferencePair, check_pairs, control_tokens, load_pairs, safedpo_pairs
+from bdpo.pairs import (
+    LoadedPairs,
+    PreferencePair,
+    check_pairs,
+    control_tokens,
+    load_pairs,
+    mend_pairs,
+    safedpo_pairs,
+)
+from bdpo.pairs.check import TEXT_PROMPTS
 from bdpo.prepare import refuse_second_adapter
 from bdpo.score import score
 from bdpo.scored import ScoredData, key_difference
@@ -48,6 +57,14 @@ class RunData:
     train: list[PreferencePair]
     eval: list[PreferencePair]
     counts: dict[str, int]
+    eval_counts: dict[str, int] = field(default_factory=dict)  # of data.eval
+    warnings: list[str] = field(default_factory=list)  # what may not be meant
+
+    def lines(self) -> list[str]:
+        """What was done to the data, for people."""
+        told = [f"{n} rows {reason}" for reason, n in self.counts.items()]
+        told += [f"{n} held-out rows {reason}" for reason, n in self.eval_counts.items()]
+        return told + [f"Warning: {warning}" for warning in self.warnings]
 
 
 @dataclass(frozen=True)
@@ -91,13 +108,19 @@ def bdpo_config(recipe: Recipe, out: str | Path) -> BDPOConfig:
 
 
 def run_recipe(
-    recipe: Recipe, out: str | Path, *, resume: bool = False, callbacks: Sequence[TrainerCallback] = ()
+    recipe: Recipe,
+    out: str | Path,
+    *,
+    resume: bool = False,
+    callbacks: Sequence[TrainerCallback] = (),
+    on_data: Callable[[RunData], None] | None = None,
 ) -> RunResult:
     """Train as the recipe says and leave everything in `out`.
 
     Args:
         resume: go on from the last checkpoint in `out`; recipe and scores must be those that it was made with.
         callbacks: handed to the trainer; one with a method `attach` is given it, so that it can log.
+        on_data: called on the main process with the data, before the model is loaded.
 
     Raises:
         BdpoError: anything a user can mend, before training wherever that can be.
@@ -108,6 +131,8 @@ def run_recipe(
         _refuse_other_recipe(recipe, args.pairs_per_step, out)
     models.processes().wait_for_everyone()  # nothing is written in `out` before all have looked at it
     data = read_data(recipe)
+    if on_data is not None and models.processes().is_main_process:
+        on_data(data)
     _refuse_errors(recipe, data)
     loaded = load_model(recipe)
     refuse_second_adapter(loaded.model, recipe.peft)
@@ -146,24 +171,29 @@ def read_data(recipe: Recipe) -> RunData:
     section, model = recipe.data, recipe.model
     strip = section.strip_control_tokens
     controls = control_tokens(models.load_tokenizer(model.name, revision=model.revision)) if strip else ()
-    loaded = _load(section, section.train, section.split, controls)
-    counts, pairs = dict(loaded.counts), loaded.pairs
+    loaded = _load(recipe, section.train, section.split, controls)
+    counts, pairs, held_counts = dict(loaded.counts), loaded.pairs, dict[str, int]()
     if section.eval is not None:
-        held = _load(section, section.eval, section.eval_split, controls).pairs
+        other = _load(recipe, section.eval, section.eval_split, controls)
+        held, held_counts = other.pairs, other.counts
     else:
         pairs, held = hold_out(pairs, section.holdout, section.seed)
     if section.limit is not None and section.limit < len(pairs):
         counts["dropped: beyond data.limit"] = len(pairs) - section.limit
         pairs = random.Random(section.seed).sample(pairs, section.limit)
-    if recipe.loss.name == "safedpo":
-        pairs, changed = safedpo_pairs(pairs)
-        held, _ = safedpo_pairs(held)
-        counts |= changed
     if not pairs:
         raise BdpoError(
             f"{section.train}: no pairs are left to train on; lower data.holdout or look at the data check."
         )
-    return RunData(pairs, held, counts)
+    return RunData(pairs, held, counts, held_counts, _text_prompts(recipe, pairs))
+
+
+def _text_prompts(recipe: Recipe, pairs: list[PreferencePair]) -> list[str]:
+    """The warning where text prompts meet a model that has a chat template."""
+    if not any(isinstance(pair.prompt, str) for pair in pairs):
+        return []
+    tokenizer = models.load_tokenizer(recipe.model.name, revision=recipe.model.revision)
+    return [TEXT_PROMPTS] if chat_template(recipe) or tokenizer.chat_template else []
 
 
 def _refuse_errors(recipe: Recipe, data: RunData) -> None:
@@ -255,17 +285,28 @@ def token_lengths(recipe: Recipe, tokenizer: Any, pairs: Sequence[PreferencePair
     return [(len(pair.prompt_ids), len(pair.chosen_ids), len(pair.rejected_ids)) for pair in tokenized]
 
 
-def _load(section: DataSection, data: str, split: str | None, controls: Sequence[str]) -> LoadedPairs:
-    return load_pairs(
+def _load(recipe: Recipe, data: str, split: str | None, controls: Sequence[str]) -> LoadedPairs:
+    """One data set, mended; SafeDPO's data step, which may settle what annotators did not, comes before that."""
+    section, swaps = recipe.data, recipe.loss.name == "safedpo"
+    mending: dict[str, Any] = {"conflicts": section.conflicts, "duplicates": section.duplicates}
+    loaded = load_pairs(
         data,
         split=split,
         config=section.config,
         format=section.format,
         prefer=section.prefer,
+        columns=section.columns,
+        as_chat=section.as_chat,
         sample=section.sample,
         seed=section.seed,
         strip_control_tokens=controls,
+        **({} if swaps else mending),
     )
+    if swaps:
+        pairs, changed = safedpo_pairs(loaded.pairs)
+        mended = mend_pairs(pairs, **mending)
+        loaded = replace(loaded, pairs=mended.pairs, counts=loaded.counts | changed | mended.counts)
+    return loaded
 
 
 def _claimed(out: str | Path, resume: bool) -> Path:
