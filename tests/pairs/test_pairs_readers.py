@@ -108,7 +108,7 @@ def test_collect_lists_wrong_rows_and_keeps_the_rest():
 def test_unknown_columns_and_formats_are_told():
     with pytest.raises(BdpoError, match="no known pair format has the columns 'question', 'answer'"):
         pairs_from_rows([{"question": "a", "answer": "b"}])
-    with pytest.raises(BdpoError, match="unknown format 'dpo': choose one of pku, hh, canonical, trl"):
+    with pytest.raises(BdpoError, match=r"unknown format 'dpo': choose one of pku, helpsteer, hh, .*canonical, trl"):
         pairs_from_rows([{"prompt": "a", "chosen": "b", "rejected": "c"}], format="dpo")
     with pytest.raises(BdpoError, match="prefer is for PKU-SafeRLHF"):
         pairs_from_rows([{"prompt": "a", "chosen": "b", "rejected": "c"}], prefer="safer")

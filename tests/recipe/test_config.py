@@ -7,7 +7,7 @@ import yaml
 
 from bdpo.errors import BdpoError
 from bdpo.method.losses import LOSSES
-from bdpo.recipe.run import bdpo_config
+from bdpo.recipe.parts import bdpo_config
 from bdpo.recipe.sections import Recipe, load_recipe, parse_recipe
 from bdpo.train import BDPOConfig
 

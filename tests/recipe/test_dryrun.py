@@ -69,7 +69,8 @@ def test_the_steps_are_those_that_trainer_plans(home: Path, tmp_path: Path, trai
 
 
 def test_the_largest_micro_batch_is_one_that_will_be_met(home: Path, tmp_path: Path) -> None:
-    from bdpo.recipe.run import read_data, token_lengths
+    from bdpo.recipe.data import read_data
+    from bdpo.recipe.parts import token_lengths
 
     def tokens(**train: Any) -> int:
         return dry_run(recipe_in(home, train=train), tmp_path).shape.tokens

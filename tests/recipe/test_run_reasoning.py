@@ -10,8 +10,10 @@ from transformers import AutoTokenizer
 from bdpo.errors import BdpoError
 from bdpo.evaluate.replies.generate import LocalGenerator
 from bdpo.pairs import write_pairs
+from bdpo.recipe.data import read_data
 from bdpo.recipe.dryrun import dry_run
-from bdpo.recipe.run import load_model, load_tokenizer, read_data, run_recipe
+from bdpo.recipe.parts import load_model, load_tokenizer
+from bdpo.recipe.run import run_recipe
 from bdpo.recipe.sections import Recipe, parse_recipe
 from bdpo.score import score
 from families import QWEN3

@@ -8,7 +8,7 @@ import sys
 import warnings
 from functools import partial
 from pathlib import Path
-from typing import Annotated, NoReturn
+from typing import Annotated, Literal, NoReturn
 
 import typer
 
@@ -32,7 +32,15 @@ _MODEL = "starter, a model folder, a PEFT adapter folder, a .gguf file, or a hub
 Model = Annotated[str, typer.Option(help=_MODEL)]
 Split = Annotated[str | None, typer.Option(help="Split of the data; train where there are several.")]
 Config = Annotated[str | None, typer.Option("--data-config", help="Configuration of a hub data set.")]
-Format = Annotated[str | None, typer.Option(help="canonical, trl, hh or pku; recognised if left out.")]
+Format = Annotated[
+    str | None,
+    typer.Option(help="canonical, trl, hh, pku, orca, alpaca, sharegpt or helpsteer; recognised if left out."),
+]
+Columns = Annotated[
+    list[str] | None,
+    typer.Option(help="OURS=THEIRS, such as prompt=question: a column under another name; repeatable."),
+]
+AsChat = Annotated[bool, typer.Option("--as-chat", help="Make each text prompt one message of the user.")]
 Prefer = Annotated[str | None, typer.Option(help="PKU-SafeRLHF only: safety-protocol, safer or helpful.")]
 Sample = Annotated[int | None, typer.Option(help="PKU-SafeRLHF: draw N pairs of each kind of prompt.")]
 Seed = Annotated[int, typer.Option(help="Seed of every draw.")]
@@ -54,6 +62,8 @@ def data_check(
     data_config: Config = None,
     format: Format = None,
     prefer: Prefer = None,
+    columns: Columns = None,
+    as_chat: AsChat = False,
     sample: Sample = None,
     seed: Seed = 0,
     strip_control_tokens: Strip = False,
@@ -63,8 +73,9 @@ def data_check(
     """Check preference pairs; exit code 1 when there are errors in them.
 
     Finds broken rows, empty or identical replies, duplicate and contradictory prompts, unsafe chosen
-    replies, length bias, refusals, rows that are too long, control tokens inside texts, and overlap.
-    The lengths and control tokens are those of --model's tokenizer.
+    replies, length bias, refusals, boilerplate, rows that are too long, control tokens inside texts, and overlap.
+    The lengths and control tokens are those of --model's tokenizer. Nothing is mended; where training would mend
+    something, the report says so.
     """
     from rich.console import Console
 
@@ -74,7 +85,7 @@ def data_check(
     tokenizer = models.load_tokenizer(model)
     strip = control_tokens(tokenizer) if strip_control_tokens else ()
     read = partial(
-        load_pairs, format=format, prefer=prefer, sample=sample, seed=seed,
+        load_pairs, format=format, prefer=prefer, columns=_columns(columns), as_chat=as_chat, sample=sample, seed=seed,
         strip_control_tokens=strip, on_error="collect",
     )  # fmt: skip
     loaded = read(data, split=split, config=data_config)
@@ -86,6 +97,48 @@ def data_check(
     else:
         report.render(Console())
     raise typer.Exit(1 if report.has_errors else 0)
+
+
+@data_app.command("clean", epilog=EPILOG)
+def data_clean(
+    data: Annotated[str, typer.Argument(help=_DATA)],
+    out: Annotated[Path, typer.Option(help="File for the mended pairs, canonical JSONL; FILE.report.jsonl beside it.")],
+    conflicts: Annotated[
+        Literal["majority", "drop", "error"],
+        typer.Option(help="Two replies preferred both ways: majority (ties dropped), drop or error (kept)."),
+    ] = "majority",
+    duplicates: Annotated[Literal["keep", "drop"], typer.Option(help="The same pair again: drop or keep.")] = "drop",
+    split: Split = None,
+    data_config: Config = None,
+    format: Format = None,
+    prefer: Prefer = None,
+    columns: Columns = None,
+    as_chat: AsChat = False,
+) -> None:
+    """Write preference pairs mended: contradictory annotations decided, duplicates and broken rows left out.
+
+    These are the pairs that training makes of the data with data.conflicts and data.duplicates. The report has one
+    line for each decision: its reason, the ids dropped and kept, and how many annotations prefer which reply.
+    """
+    from rich.console import Console
+
+    from bdpo.pairs.clean import clean
+
+    cleaned = clean(
+        data, out, conflicts=conflicts, duplicates=duplicates, split=split, config=data_config, format=format,
+        prefer=prefer, columns=_columns(columns), as_chat=as_chat,
+    )  # fmt: skip
+    for line in cleaned.lines():
+        _say(Console(), line)
+
+
+def _columns(given: list[str] | None) -> dict[str, str]:
+    """The mapping that --columns gives."""
+    pairs = [mapping.partition("=") for mapping in given or ()]
+    for ours, _, theirs in pairs:
+        if not ours or not theirs:
+            raise BdpoError(f"--columns {ours}: write OURS=THEIRS, for example --columns prompt=question.")
+    return {ours: theirs for ours, _, theirs in pairs}
 
 
 @app.command(epilog=EPILOG)
@@ -107,7 +160,8 @@ def score(
 
     from bdpo.cli.tables import render_summary
     from bdpo.processes import processes
-    from bdpo.recipe.run import load_model, read_data
+    from bdpo.recipe.data import read_data
+    from bdpo.recipe.parts import load_model
     from bdpo.recipe.sections import load_recipe
     from bdpo.score import score as score_pairs
     from bdpo.score.summary import summarise_scores
@@ -119,8 +173,8 @@ def score(
     loaded = load_model(recipe)
     console = Console(quiet=not processes().is_main_process)
     _say(console, f"{len(read.train)} pairs of {recipe.data.train}, model {loaded.label}.")
-    for reason, n in read.counts.items():
-        _say(console, f"  {n} rows {reason}")
+    for line in read.lines():
+        _say(console, f"  {line}")
     scored = score_pairs(loaded.model, loaded.tokenizer, read.train, out, recipe.options().scoring())
     render_summary(summarise_scores(scored.rows), console)
     again = "".join(f" --set {override}" for override in (*(set_ or []), *given))
@@ -147,6 +201,7 @@ def train(
 
     from bdpo.cli.tables import render_metrics
     from bdpo.processes import processes
+    from bdpo.recipe.data import RunData
     from bdpo.recipe.run import run_recipe
     from bdpo.recipe.sections import load_recipe
 
@@ -158,6 +213,12 @@ def train(
 
         estimate(recipe, out).render(console)
         return
+
+    def say(data: RunData) -> None:
+        _say(console, f"{len(data.train)} pairs of {recipe.data.train}, {len(data.eval)} held out.")
+        for line in data.lines():
+            _say(console, f"  {line}")
+
     callbacks = []
     if recipe.evaluate is not None:
         from bdpo.evaluate.judges import make_judge
@@ -165,7 +226,7 @@ def train(
 
         callbacks.append(EvaluationCallback(recipe.evaluate, make_judge("rules"), recipe.data.seed))
     try:
-        result = run_recipe(recipe, out, resume=resume, callbacks=callbacks)
+        result = run_recipe(recipe, out, resume=resume, callbacks=callbacks, on_data=say)
     except KeyboardInterrupt:
         _stopped(" with --resume" if any(out.glob("checkpoint-*")) else "")
     if processes().is_main_process:

@@ -19,7 +19,9 @@ from bdpo.evaluate.results.compare import compare
 from bdpo.evaluate.results.outcomes import Run, open_runs
 from bdpo.evaluate.results.tables import comparison_grids
 from bdpo.pairs import check_pairs, load_pairs
-from bdpo.recipe.run import load_model, read_data, run_recipe
+from bdpo.recipe.data import read_data
+from bdpo.recipe.parts import load_model
+from bdpo.recipe.run import run_recipe
 from bdpo.recipe.sections import parse_recipe
 from bdpo.score import score
 from bdpo.score.summary import summarise_scores

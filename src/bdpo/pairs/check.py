@@ -6,6 +6,8 @@ it must be mended; a *warning* may be meant, so it is for a person to judge; *in
 
 from __future__ import annotations
 
+import re
+from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -16,6 +18,7 @@ from bdpo.errors import BdpoError
 from bdpo.pairs.check_report import CheckReport, Finding, Severity
 from bdpo.pairs.control import control_tokens, control_tokens_of, marks_of, plain_marks
 from bdpo.pairs.load import LoadedPairs
+from bdpo.pairs.mend import PairKey, mend_pairs, pair_key
 from bdpo.pairs.overlap import near_matches, normalised
 from bdpo.pairs.reasoning import split_reasoning
 from bdpo.pairs.record import PreferencePair
@@ -32,6 +35,16 @@ LENGTH_BIAS = 0.7
 """Share of pairs in which the same side is the longer one, from which length alone tells the sides apart."""
 
 _BATCH = 256  # pairs that are rendered and tokenised at once
+OPENING = 5
+"""Words of a reply by which boilerplate is told."""
+
+BOILERPLATE = 0.2
+"""Share of chosen replies with one opening, and they at least ten, from which it may be learnt as such."""
+
+TEXT_PROMPTS = (
+    "The prompts are text and the model has a chat template: they are continued as they stand, without it. If they are "
+    "what a user asks, set data.as_chat: true (--as-chat), and each becomes a message of the user."
+)
 
 ALL_REFUSE = 0.9
 """Share of chosen replies that refuse from which refusing alone may be learnt."""
@@ -95,9 +108,9 @@ class _Data:
         return self.loaded.pairs
 
     @cached_property
-    def keys(self) -> list[tuple[str, str, str]]:
+    def keys(self) -> list[PairKey]:
         """Normalised prompt, chosen and rejected of each pair: where they are equal, pairs are the same."""
-        return [(_prompt_key(pair), pair.chosen.strip(), pair.rejected.strip()) for pair in self.pairs]
+        return list(map(pair_key, self.pairs))
 
     @cached_property
     def sides(self) -> tuple[list[str], list[str]]:
@@ -148,7 +161,12 @@ def schema_errors(data: _Data) -> _Found | None:
 def mixed_prompts(data: _Data) -> _Found | None:
     plain = data.ids(lambda pair: isinstance(pair.prompt, str))
     ids = plain if len(plain) < len(data.pairs) else []
-    return _found("error", ids, "Plain-text prompts among conversations: one data set is all of one kind, so split it.")
+    return _found(
+        "error",
+        ids,
+        "Plain-text prompts among conversations: one data set is all of one kind. Split it, or have the text made a "
+        "user's message (data.as_chat: true).",
+    )
 
 
 def empty_responses(data: _Data) -> _Found | None:
@@ -158,7 +176,12 @@ def empty_responses(data: _Data) -> _Found | None:
 
 def identical_responses(data: _Data) -> _Found | None:
     ids = data.ids(lambda pair: pair.chosen.strip() == pair.rejected.strip() != "")
-    return _found("error", ids, "Chosen and rejected are the same text, so there is nothing to prefer: drop the pair.")
+    return _found(
+        "error",
+        ids,
+        "Chosen and rejected are the same text, so there is nothing to prefer: drop the pair. Training does, unless "
+        "data.conflicts is error.",
+    )
 
 
 def control_tokens_in_text(data: _Data) -> _Found | None:
@@ -197,18 +220,29 @@ def refused_by_template(data: _Data) -> _Found | None:
     )
 
 
+def text_prompts(data: _Data) -> _Found | None:
+    assert data.tokenizer is not None
+    plain = data.ids(lambda pair: isinstance(pair.prompt, str)) if data.tokenizer.chat_template else []
+    return _found("warning", plain, TEXT_PROMPTS)
+
+
 # --- the same prompt more than once ----------------------------------------------------------------------
 
 
 def duplicate_pairs(data: _Data) -> _Found | None:
-    first: dict[tuple[str, str, str], str] = {}
+    first: dict[PairKey, str] = {}
     rows = zip(data.pairs, data.keys, strict=True)
     ids = [pair.id for pair, key in rows if first.setdefault(key, pair.id) != pair.id]
-    return _found("warning", ids, "The same prompt and replies as an earlier pair, so it counts twice: drop it.")
+    return _found(
+        "warning",
+        ids,
+        "The same prompt and replies as an earlier pair, so it counts twice: drop it. Training does, unless "
+        "data.duplicates is keep.",
+    )
 
 
 def duplicate_prompts(data: _Data) -> _Found | None:
-    first: dict[str, tuple[str, str, str]] = {}
+    first: dict[str, PairKey] = {}
     ids = [p.id for p, key in zip(data.pairs, data.keys, strict=True) if first.setdefault(key[0], key) != key]
     return _found("info", ids, "The prompt of an earlier pair with other replies: keep them in the same split.")
 
@@ -216,8 +250,15 @@ def duplicate_prompts(data: _Data) -> _Found | None:
 def conflicting_labels(data: _Data) -> _Found | None:
     present = set(data.keys)
     rows = zip(data.pairs, data.keys, strict=True)
-    ids = [p.id for p, (prompt, c, r) in rows if c != r and (prompt, r, c) in present]
-    return _found("error", ids, "Another pair prefers the same two replies the other way round: decide, and drop one.")
+    disputed = [pair for pair, (prompt, c, r) in rows if c != r and (prompt, r, c) in present]
+    kept = len(mend_pairs(disputed, duplicates="keep").pairs)
+    return _found(
+        "error",
+        [pair.id for pair in disputed],
+        "Another pair prefers the same two replies the other way round: decide, and drop one. Training with "
+        f"data.conflicts: majority keeps what most annotations prefer, here {kept} of the {len(disputed)}, and drops "
+        "the others.",
+    )
 
 
 # --- safety labels ---------------------------------------------------------------------------------------
@@ -250,6 +291,23 @@ def refusals(data: _Data) -> _Found | None:
     if fmean(chosen) < ALL_REFUSE:
         return _Found("info", ids, explanation)
     mend = " A model that only ever sees refusals preferred refuses harmless requests too: add some, answered."
+    return _Found("warning", ids, explanation + mend)
+
+
+def boilerplate(data: _Data) -> _Found | None:
+    """The most frequent openings of the chosen replies; an opening that only one pair has is none."""
+    openings = {
+        pair.id: " ".join(re.findall(r"[\w']+", pair.chosen.lower().replace("’", "'"))[:OPENING]) for pair in data.pairs
+    }
+    common = [(text, n) for text, n in Counter(openings.values()).most_common(3) if text and n > 1]
+    if not common:
+        return None
+    shown = ", ".join(f'"{text}" {n / len(data.pairs):.1%}' for text, n in common)
+    ids = [name for name, text in openings.items() if text == common[0][0]]
+    explanation = f"Most frequent openings of the chosen replies ({OPENING} words): {shown}."
+    if len(ids) < max(10, BOILERPLATE * len(data.pairs)):
+        return _Found("info", ids, explanation)
+    mend = " Stock phrases are learnt as such, and stock refusals refuse harmless requests too: vary or drop them."
     return _Found("warning", ids, explanation + mend)
 
 
@@ -330,12 +388,14 @@ CHECKS: tuple[Check, ...] = (
     Check(control_tokens_in_text, needs=("tokenizer",)),
     Check(plain_text_marks, needs=("tokenizer",)),
     Check(refused_by_template, needs=("tokenizer",)),
+    Check(text_prompts, needs=("tokenizer",)),
     Check(duplicate_pairs),
     Check(duplicate_prompts),
     Check(conflicting_labels),
     Check(unsafe_chosen),
     Check(both_unsafe),
     Check(refusals),
+    Check(boilerplate),
     Check(length_bias),
     Check(over_max_length, needs=("max_length", "tokenizer")),
     Check(overlap, needs=("against",)),
@@ -344,12 +404,6 @@ CHECKS: tuple[Check, ...] = (
 
 
 # --- texts and their lengths -----------------------------------------------------------------------------
-
-
-def _prompt_key(pair: PreferencePair) -> str:
-    if isinstance(pair.prompt, str):
-        return normalised(pair.prompt)
-    return "\n".join(f"{message['role']}: {normalised(message['content'])}" for message in pair.prompt)
 
 
 def _asked(pair: PreferencePair) -> str:

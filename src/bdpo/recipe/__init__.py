@@ -1,6 +1,8 @@
 """A run from beginning to end, as a recipe says.
 
 sections.py  what a recipe may say
+data.py      the pairs of a run
+parts.py     what the sections say, as objects: configuration, model, tokenizer, adapter
 run.py       read the pairs, score them, train, evaluate on held-out pairs, save
 dryrun.py    what a run would be; memory.py estimates its memory
 callback.py  evaluate while training

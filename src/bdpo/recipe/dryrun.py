@@ -15,8 +15,9 @@ from bdpo import models
 from bdpo.errors import BdpoError
 from bdpo.pairs import CheckReport, LoadedPairs, check_pairs
 from bdpo.recipe.card import method_name
+from bdpo.recipe.data import read_data
 from bdpo.recipe.memory import Memory, Shape, training_memory
-from bdpo.recipe.run import bdpo_config, load_tokenizer, lora_config, read_data, token_lengths
+from bdpo.recipe.parts import bdpo_config, load_tokenizer, lora_config, token_lengths
 from bdpo.recipe.sections import Recipe
 from bdpo.train.batches import Filler, StepSampler
 from bdpo.train.config import BDPOConfig

@@ -51,8 +51,12 @@ class DataSection(Section):
     eval: str | None = None  # None: `holdout` pairs of the training data
     eval_split: str | None = None
     config: str | None = None  # configuration of a hub data set
-    format: str | None = None  # None: recognised; canonical, trl, hh, pku
+    format: str | None = None  # None: recognised; canonical, trl, hh, pku, orca, alpaca, sharegpt, helpsteer
+    columns: dict[str, str] = {}  # our name of a column: its name in the data, such as {prompt: question}
+    as_chat: bool = False  # a text prompt becomes one message of the user; else the model continues it as it stands
     prefer: Literal["safety-protocol", "safer", "helpful"] | None = None  # PKU-SafeRLHF: must be said
+    conflicts: Literal["majority", "drop", "error"] = "majority"  # two replies that are preferred both ways
+    duplicates: Literal["keep", "drop"] = "drop"  # the same pair again
     sample: int | None = Field(default=None, ge=1)  # PKU-SafeRLHF: so many safe-prompt and so many unsafe-prompt pairs
     limit: int | None = Field(default=None, ge=1)  # train on so many pairs, drawn with `seed`
     # hold so many pairs out for evaluation, drawn with `seed`, none sharing a prompt with training
