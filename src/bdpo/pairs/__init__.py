@@ -11,6 +11,7 @@ control       control tokens in text: find, strip
 reasoning     what a model thinks before it answers: take apart, drop
 rendering     a conversation -> its text, as the chat template writes it
 check         LoadedPairs -> CheckReport                     (a check: one function, one table line)
+check_data    what the checks look at
 clean         `bdpo data clean`: the mended set as a file, with a report
 check_report  the report, as a table and as plain values
 overlap       the same or nearly the same texts

@@ -8,22 +8,19 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
-from functools import cached_property
 from statistics import fmean
 from typing import TYPE_CHECKING
 
-from bdpo.errors import BdpoError
+from bdpo.pairs.check_data import CheckedData, asked, text_lengths
 from bdpo.pairs.check_report import CheckReport, Finding, Severity
 from bdpo.pairs.control import control_tokens, control_tokens_of, marks_of, plain_marks
 from bdpo.pairs.load import LoadedPairs
-from bdpo.pairs.mend import PairKey, mend_pairs, pair_key
-from bdpo.pairs.overlap import near_matches, normalised
+from bdpo.pairs.mend import PairKey, mend_pairs
+from bdpo.pairs.overlap import near_matches
 from bdpo.pairs.reasoning import split_reasoning
-from bdpo.pairs.record import PreferencePair
 from bdpo.pairs.refusals import opens_as_refusal
-from bdpo.pairs.rendering import render_replies
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -34,7 +31,6 @@ EXAMPLES = 5
 LENGTH_BIAS = 0.7
 """Share of pairs in which the same side is the longer one, from which length alone tells the sides apart."""
 
-_BATCH = 256  # pairs that are rendered and tokenised at once
 OPENING = 5
 """Words of a reply by which boilerplate is told."""
 
@@ -66,7 +62,7 @@ def check_pairs(
             max_length are not checked.
         max_length: longest prompt + longer reply [tokens].
     """
-    data = _Data(loaded, against, tokenizer, max_length)
+    data = CheckedData(loaded, against, tokenizer, max_length)
     findings, passed, skipped = [], [], {}
     for check in CHECKS:
         name = check.find.__name__
@@ -95,50 +91,6 @@ _SEVERITIES: tuple[Severity, ...] = ("error", "warning", "info")
 
 
 @dataclass(frozen=True)
-class _Data:
-    """What the checks look at, and what several of them need."""
-
-    loaded: LoadedPairs
-    against: LoadedPairs | None
-    tokenizer: PreTrainedTokenizerBase | None
-    max_length: int | None
-
-    @property
-    def pairs(self) -> list[PreferencePair]:
-        return self.loaded.pairs
-
-    @cached_property
-    def keys(self) -> list[PairKey]:
-        """Normalised prompt, chosen and rejected of each pair: where they are equal, pairs are the same."""
-        return list(map(pair_key, self.pairs))
-
-    @cached_property
-    def sides(self) -> tuple[list[str], list[str]]:
-        """The chosen and the rejected replies."""
-        return [pair.chosen for pair in self.pairs], [pair.rejected for pair in self.pairs]
-
-    @cached_property
-    def rendered(self) -> tuple[list[str], list[int]]:
-        """What the template says of each pair that it refuses; of every pair, its prompt and longer reply [tokens]."""
-        assert self.tokenizer is not None
-        refused, lengths = [], []
-        for start in range(0, len(self.pairs), _BATCH):
-            texts = []
-            for pair in self.pairs[start : start + _BATCH]:
-                try:
-                    texts += _whole_texts(pair, self.tokenizer, self.loaded.where(pair))
-                except BdpoError as error:
-                    refused.append(str(error))
-                    texts += [_text_alone(pair, reply) for reply in (pair.chosen, pair.rejected)]
-            counted = _lengths(texts, self.tokenizer)
-            lengths += [max(pair) for pair in zip(counted[::2], counted[1::2], strict=True)]
-        return refused, lengths
-
-    def ids(self, holds: Callable[[PreferencePair], bool]) -> list[str]:
-        return [pair.id for pair in self.pairs if holds(pair)]
-
-
-@dataclass(frozen=True)
 class _Found:
     """What one check found: the ids of the pairs (or the places of the rows) it is about."""
 
@@ -154,11 +106,11 @@ def _found(severity: Severity, ids: list[str], explanation: str) -> _Found | Non
 # --- the rows and their texts ----------------------------------------------------------------------------
 
 
-def schema_errors(data: _Data) -> _Found | None:
+def schema_errors(data: CheckedData) -> _Found | None:
     return _found("error", data.loaded.errors, "Rows that could not be read: mend each where it says.")
 
 
-def mixed_prompts(data: _Data) -> _Found | None:
+def mixed_prompts(data: CheckedData) -> _Found | None:
     plain = data.ids(lambda pair: isinstance(pair.prompt, str))
     ids = plain if len(plain) < len(data.pairs) else []
     return _found(
@@ -169,12 +121,12 @@ def mixed_prompts(data: _Data) -> _Found | None:
     )
 
 
-def empty_responses(data: _Data) -> _Found | None:
+def empty_responses(data: CheckedData) -> _Found | None:
     ids = data.ids(lambda pair: not pair.chosen.strip() or not pair.rejected.strip())
     return _found("error", ids, "A reply is empty: drop the pair or fill the reply in.")
 
 
-def identical_responses(data: _Data) -> _Found | None:
+def identical_responses(data: CheckedData) -> _Found | None:
     ids = data.ids(lambda pair: pair.chosen.strip() == pair.rejected.strip() != "")
     return _found(
         "error",
@@ -184,7 +136,7 @@ def identical_responses(data: _Data) -> _Found | None:
     )
 
 
-def control_tokens_in_text(data: _Data) -> _Found | None:
+def control_tokens_in_text(data: CheckedData) -> _Found | None:
     assert data.tokenizer is not None
     found = control_tokens_of(data.pairs, control_tokens(data.tokenizer))
     ids = [f"{pair.id} {hits[0]}" for pair, hits in zip(data.pairs, found, strict=True) if hits]
@@ -195,7 +147,7 @@ def control_tokens_in_text(data: _Data) -> _Found | None:
     )
 
 
-def plain_text_marks(data: _Data) -> _Found | None:
+def plain_text_marks(data: CheckedData) -> _Found | None:
     assert data.tokenizer is not None
     talks = [pair for pair in data.pairs if not isinstance(pair.prompt, str)]
     marks = plain_marks(data.tokenizer) if talks else ()
@@ -207,7 +159,7 @@ def plain_text_marks(data: _Data) -> _Found | None:
     return _Found("warning", ids, explanation) if marks else None
 
 
-def refused_by_template(data: _Data) -> _Found | None:
+def refused_by_template(data: CheckedData) -> _Found | None:
     assert data.tokenizer is not None
     if data.tokenizer.chat_template is None:
         ids = data.ids(lambda pair: not isinstance(pair.prompt, str))
@@ -220,7 +172,7 @@ def refused_by_template(data: _Data) -> _Found | None:
     )
 
 
-def text_prompts(data: _Data) -> _Found | None:
+def text_prompts(data: CheckedData) -> _Found | None:
     assert data.tokenizer is not None
     plain = data.ids(lambda pair: isinstance(pair.prompt, str)) if data.tokenizer.chat_template else []
     return _found("warning", plain, TEXT_PROMPTS)
@@ -229,7 +181,7 @@ def text_prompts(data: _Data) -> _Found | None:
 # --- the same prompt more than once ----------------------------------------------------------------------
 
 
-def duplicate_pairs(data: _Data) -> _Found | None:
+def duplicate_pairs(data: CheckedData) -> _Found | None:
     first: dict[PairKey, str] = {}
     rows = zip(data.pairs, data.keys, strict=True)
     ids = [pair.id for pair, key in rows if first.setdefault(key, pair.id) != pair.id]
@@ -241,13 +193,13 @@ def duplicate_pairs(data: _Data) -> _Found | None:
     )
 
 
-def duplicate_prompts(data: _Data) -> _Found | None:
+def duplicate_prompts(data: CheckedData) -> _Found | None:
     first: dict[str, PairKey] = {}
     ids = [p.id for p, key in zip(data.pairs, data.keys, strict=True) if first.setdefault(key[0], key) != key]
     return _found("info", ids, "The prompt of an earlier pair with other replies: keep them in the same split.")
 
 
-def conflicting_labels(data: _Data) -> _Found | None:
+def conflicting_labels(data: CheckedData) -> _Found | None:
     present = set(data.keys)
     rows = zip(data.pairs, data.keys, strict=True)
     disputed = [pair for pair, (prompt, c, r) in rows if c != r and (prompt, r, c) in present]
@@ -264,7 +216,7 @@ def conflicting_labels(data: _Data) -> _Found | None:
 # --- safety labels ---------------------------------------------------------------------------------------
 
 
-def unsafe_chosen(data: _Data) -> _Found | None:
+def unsafe_chosen(data: CheckedData) -> _Found | None:
     ids = data.ids(lambda pair: pair.chosen_safe is False and pair.rejected_safe is not False)
     return _found(
         "error",
@@ -274,12 +226,12 @@ def unsafe_chosen(data: _Data) -> _Found | None:
     )
 
 
-def both_unsafe(data: _Data) -> _Found | None:
+def both_unsafe(data: CheckedData) -> _Found | None:
     ids = data.ids(lambda pair: pair.chosen_safe is False and pair.rejected_safe is False)
     return _found("warning", ids, "Both replies are marked unsafe, and one of them is preferred: better drop the pair.")
 
 
-def refusals(data: _Data) -> _Found | None:
+def refusals(data: CheckedData) -> _Found | None:
     if not data.pairs:
         return None
     chosen, rejected = ([opens_as_refusal(split_reasoning(reply)[1]) for reply in side] for side in data.sides)
@@ -294,7 +246,7 @@ def refusals(data: _Data) -> _Found | None:
     return _Found("warning", ids, explanation + mend)
 
 
-def boilerplate(data: _Data) -> _Found | None:
+def boilerplate(data: CheckedData) -> _Found | None:
     """The most frequent openings of the chosen replies; an opening that only one pair has is none."""
     openings = {
         pair.id: " ".join(re.findall(r"[\w']+", pair.chosen.lower().replace("’", "'"))[:OPENING]) for pair in data.pairs
@@ -314,10 +266,10 @@ def boilerplate(data: _Data) -> _Found | None:
 # --- lengths ---------------------------------------------------------------------------------------------
 
 
-def length_bias(data: _Data) -> _Found | None:
+def length_bias(data: CheckedData) -> _Found | None:
     if not data.pairs:
         return None
-    chosen, rejected = (_lengths(side, data.tokenizer) for side in data.sides)
+    chosen, rejected = (text_lengths(side, data.tokenizer) for side in data.sides)
     longer = [pair.id for pair, c, r in zip(data.pairs, chosen, rejected, strict=True) if c > r]
     unequal = sum(c != r for c, r in zip(chosen, rejected, strict=True))
     share = len(longer) / unequal if unequal else 0.5
@@ -332,7 +284,7 @@ def length_bias(data: _Data) -> _Found | None:
     return _Found("warning", longer, explanation + mend)
 
 
-def over_max_length(data: _Data) -> _Found | None:
+def over_max_length(data: CheckedData) -> _Found | None:
     assert data.tokenizer is not None and data.max_length is not None
     longest = data.rendered[1]
     ids = [pair.id for pair, length in zip(data.pairs, longest, strict=True) if length > data.max_length]
@@ -347,10 +299,10 @@ def over_max_length(data: _Data) -> _Found | None:
 # --- another data set ------------------------------------------------------------------------------------
 
 
-def overlap(data: _Data) -> _Found | None:
+def overlap(data: CheckedData) -> _Found | None:
     assert data.against is not None
-    other = {_asked(pair): pair.id for pair in reversed(data.against.pairs)}
-    ids = [f"{pair.id} = {other[_asked(pair)]}" for pair in data.pairs if _asked(pair) in other]
+    other = {asked(pair): pair.id for pair in reversed(data.against.pairs)}
+    ids = [f"{pair.id} = {other[asked(pair)]}" for pair in data.pairs if asked(pair) in other]
     return _found(
         "error",
         ids,
@@ -358,11 +310,11 @@ def overlap(data: _Data) -> _Found | None:
     )
 
 
-def near_overlap(data: _Data) -> _Found | None:
+def near_overlap(data: CheckedData) -> _Found | None:
     assert data.against is not None
-    others = list({_asked(pair): pair.id for pair in data.against.pairs}.items())
+    others = list({asked(pair): pair.id for pair in data.against.pairs}.items())
     exact = {text for text, _ in others}
-    rest = [(pair.id, _asked(pair)) for pair in data.pairs if _asked(pair) not in exact]
+    rest = [(pair.id, asked(pair)) for pair in data.pairs if asked(pair) not in exact]
     near = near_matches([text for _, text in rest], [text for text, _ in others])
     ids = [f"{rest[i][0]} ~ {others[j][1]}" for i, j in near.items()]
     return _found(
@@ -376,7 +328,7 @@ def near_overlap(data: _Data) -> _Found | None:
 class Check:
     """A check, named after its function, and the arguments of `check_pairs` without which it cannot run."""
 
-    find: Callable[[_Data], _Found | None]
+    find: Callable[[CheckedData], _Found | None]
     needs: tuple[str, ...] = ()
 
 
@@ -401,34 +353,3 @@ CHECKS: tuple[Check, ...] = (
     Check(overlap, needs=("against",)),
     Check(near_overlap, needs=("against",)),
 )
-
-
-# --- texts and their lengths -----------------------------------------------------------------------------
-
-
-def _asked(pair: PreferencePair) -> str:
-    """The prompt's normalised text without a system message, which many prompts may share."""
-    if isinstance(pair.prompt, str):
-        return normalised(pair.prompt)
-    return normalised(" ".join(m["content"] for m in pair.prompt if m["role"] != "system"))
-
-
-def _lengths(texts: Sequence[str], tokenizer: PreTrainedTokenizerBase | None) -> list[int]:
-    if tokenizer is None:
-        return [len(text.split()) for text in texts]
-    if not texts:
-        return []
-    return [len(ids) for ids in tokenizer(list(texts), add_special_tokens=False, verbose=False)["input_ids"]]
-
-
-def _whole_texts(pair: PreferencePair, tokenizer: PreTrainedTokenizerBase, where: str) -> list[str]:
-    """The prompt with either reply, as training renders them."""
-    if isinstance(pair.prompt, str):
-        return [pair.prompt + reply for reply in (pair.chosen, pair.rejected)]
-    prompt, added = render_replies(tokenizer, pair.prompt, (pair.chosen, pair.rejected), where)
-    return [prompt + reply for reply in added]
-
-
-def _text_alone(pair: PreferencePair, reply: str) -> str:
-    """The texts of a conversation that no template takes, in a row: they are only counted."""
-    return "\n".join([*(message["content"] for message in pair.prompt if isinstance(message, dict)), reply])
