@@ -91,8 +91,8 @@ def refuse_unfit(
         if highest >= rows:
             token = tokenizer.convert_ids_to_tokens(highest)
             raise BdpoError(
-                f"Pair {pair.id}: token {highest} ({token!r}) is beyond the {rows} rows of the model's embedding: take the "
-                "tokenizer that belongs to the model, or resize the embedding first."
+                f"Pair {pair.id}: token {highest} ({token!r}) is beyond the {rows} rows of the model's embedding: take "
+                "the tokenizer that belongs to the model, or resize the embedding first."
             )
         prompt = max(len(ids.prompt_ids), prefix)
         if prompt + longest > positions:
