@@ -135,6 +135,14 @@ def test_columns_are_mapped_in_a_recipe(home: Path) -> None:
         recipe({"columns": "ask"})
 
 
+def test_the_starter_data_beside_other_data_is_read_as_itself(home: Path) -> None:
+    write_table(home / "table.jsonl", annotations())
+    read = read_data(recipe({"train": "table.jsonl", "prefer": "safer", "format": "pku", "eval": "starter"}))
+    assert len(read.train) == 7 and len(read.eval) == len(load_pairs("starter").pairs)
+    read = read_data(recipe({"train": "ask.jsonl", "columns": {"prompt": "ask"}, "as_chat": True, "eval": "starter"}))
+    assert len(read.train) == 4 and read.eval == load_pairs("starter").pairs
+
+
 # --- what the commands show ---------------------------------------------------------------------------------------
 TRAIN = (
     "--set", "model.name=model", "--set", "data.train=annotated.jsonl", "--set", "train.use_cpu=true",

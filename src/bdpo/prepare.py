@@ -20,6 +20,7 @@ from bdpo.errors import BdpoError
 from bdpo.lora import fuse_lora
 from bdpo.models import processes, weights_hash
 from bdpo.pairs import PreferencePair, pairs_from_rows, safedpo_pairs
+from bdpo.pairs.check import TEXT_PROMPTS
 from bdpo.score import score
 from bdpo.scored import ScoredData, key_difference, open_scores
 from bdpo.train_config import BDPOConfig
@@ -120,6 +121,8 @@ def _scored(
             )
         return data
     pairs = _raw_pairs(data, name)
+    if tokenizer.chat_template and any(isinstance(pair.prompt, str) for pair in pairs):
+        logger.warning(f"{name}_dataset: {TEXT_PROMPTS}")
     _refuse_unlabelled(args, {label for pair in pairs for label in (pair.chosen_safe, pair.rejected_safe)})
     if args.loss_type == "safedpo":
         pairs, counts = safedpo_pairs(pairs)
