@@ -151,6 +151,24 @@ def test_refusals_are_shared_out_by_side():
     assert (finding.severity, finding.count) == ("warning", 3) and "100% of the chosen and 0%" in finding.explanation
 
 
+def boilerplate(*chosen):
+    found = check_pairs(loaded(*(pair(f"p{i}", f"q{i}", text) for i, text in enumerate(chosen)))).findings
+    return next(((f.severity, f.count, f.explanation) for f in found if f.name == "boilerplate"), None)
+
+
+def test_boilerplate_is_the_most_frequent_openings_and_their_share():
+    stock = ["I'm sorry, but I can't help with that.", "I’m sorry but I can't do it", "I'M SORRY, BUT I CAN'T."]
+    said = 'openings of the chosen replies (5 words): "i\'m sorry but i can\'t" 37.5%, "sure" 25.0%.'
+    others = ["Sure!", "Sure.", "Take the first road on the left.", "Take the first road at the right.", "No."]
+    severity, count, explanation = boilerplate(*stock, *others)
+    assert (severity, count) == ("info", 3) and explanation.endswith(said)
+    assert boilerplate("Sure!", "No.", "", "") is None
+    many = [f"Answer {i}, for all that I know of it." for i in range(40)]
+    severity, count, explanation = boilerplate(*stock * 4, *many)
+    assert (severity, count) == ("warning", 12) and "23.1%" in explanation and "refuse harmless" in explanation
+    assert boilerplate(*stock * 3, *many[:9])[0] == "info"
+
+
 def test_max_length_is_prompt_and_longer_reply(tokenizer):
     # ChatML here: <|im_start|> user a b <|im_end|> <|im_start|> assistant c d e <|im_end|> = 11 tokens
     pairs = [pair("a", "a b", "c", "c d e"), pair("b", "a b", "c d", "c")]

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from bdpo.errors import BdpoError
-from bdpo.pairs.check import check_pairs
+from bdpo.pairs.check import EXAMPLES, check_pairs
 from bdpo.pairs.load import LoadedPairs, load_pairs, write_pairs, write_rows
 from bdpo.pairs.mend import Conflicts, Duplicates, mend_pairs
 
@@ -25,9 +25,9 @@ class Cleaned:
         loaded = self.loaded
         told = [f"{len(loaded.pairs)} pairs of {loaded.n_rows} rows of {loaded.source} ({loaded.format}): {self.pairs}"]
         told += [f"  {n} rows {reason}" for reason, n in loaded.counts.items()]
-        told += [f"  {error}" for error in loaded.errors]
+        told += [f"  {error}" for error in loaded.errors[:EXAMPLES]]
         told.append(f"Each decision: {self.report}")
-        left = [finding for finding in check_pairs(LoadedPairs(loaded.pairs, str(self.pairs), "canonical", 0)).findings]
+        left = check_pairs(LoadedPairs(loaded.pairs, str(self.pairs), "canonical", 0)).findings
         errors = [
             f"{finding.name.replace('_', ' ')} ({finding.count})" for finding in left if finding.severity == "error"
         ]

@@ -86,14 +86,19 @@ def refuse_unread(row: Row, format: Format, columns: Mapping[str, str]) -> None:
         )
 
 
-def likely_mapping(names: Iterable[str]) -> str:
+def likely_mapping(names: Iterable[str]) -> dict[str, str]:
     """The mapping under which rows with these columns could be read, as far as the names tell it."""
     found: dict[str, str] = {}
     for name in names:
         ours = _ours(name)
         if ours is not None and ours != name:
             found.setdefault(ours, name)
-    return _shown(found) if found else "{prompt: ..., chosen: ..., rejected: ...}"
+    return found or {ours: "..." for ours in ("prompt", "chosen", "rejected")}
+
+
+def shown_mapping(mapping: Mapping[Any, str]) -> str:
+    """A mapping as a recipe has it."""
+    return "data.columns: {" + ", ".join(f"{ours}: {theirs}" for ours, theirs in mapping.items()) + "}"
 
 
 def _mend(lost: list[str], row: Row, held: str | None) -> str:
@@ -102,12 +107,13 @@ def _mend(lost: list[str], row: Row, held: str | None) -> str:
     asked = mapping.pop("prompt", None)
     if asked is None or held is None:
         whole = ({} if asked is None else {"prompt": asked}) | mapping
-        return f"map it (data.columns: {_shown(whole)}), or take the column out"
-    apart = f"if it is no part of the prompt, say so (data.columns: {_shown({held: held})})"
+        return f"map it ({shown_mapping(whole)}; for bdpo data, --columns), or take the column out"
+    apart = f"if it is no part of the prompt, say so ({shown_mapping({held: held})})"
     if not isinstance(row[held], str):
         return f"put it into {held!r}; {apart}"
     part = "history" if _letters(asked) == "history" else "input"
-    return f"map it (data.columns: {_shown({'instruction': held, part: asked, **mapping})}); {apart}"
+    joined = shown_mapping({"instruction": held, part: asked, **mapping})
+    return f"map it ({joined}; for bdpo data, --columns); {apart}"
 
 
 def _ours(name: str) -> str | None:
@@ -116,10 +122,6 @@ def _ours(name: str) -> str | None:
 
 def _letters(name: str) -> str:
     return re.sub("[^a-z]", "", name.lower())
-
-
-def _shown(mapping: Mapping[Any, str]) -> str:
-    return "{" + ", ".join(f"{ours}: {theirs}" for ours, theirs in mapping.items()) + "}"
 
 
 def _flat(texts: Iterable[str]) -> str:

@@ -42,7 +42,8 @@ def read_trl(row: Row, prefer: str | None) -> PreferencePair:
     """TRL's preference formats: prompt explicit or implicit, each as plain text or as messages.
 
     As in TRL, a text prompt beside replies that are conversations is only a copy of their first turn, and the
-    prompt is taken from the conversations. Columns with the canonical labels are read as well.
+    prompt is taken from the conversations; beside replies of one message it is the user's. Columns with the canonical
+    labels are read as well. Source: the HuggingFaceH4/ultrafeedback_binarized columns, and TRL's dataset formats.
     """
     chosen, rejected = (fields.conversation_or_text(row, column) for column in ("chosen", "rejected"))
     explicit = "prompt" in row
@@ -53,7 +54,9 @@ def read_trl(row: Row, prefer: str | None) -> PreferencePair:
         return _labelled(row, _checked_prompt(prompt), chosen, rejected)
     if isinstance(chosen, str) or isinstance(rejected, str):
         raise BdpoError("'chosen' and 'rejected' must both be text or both be lists of messages.")
-    if isinstance(prompt, str):
+    if isinstance(prompt, str) and explicit and len(chosen) == len(rejected) == 1:
+        prompt = as_conversation(_checked_prompt(prompt))
+    elif isinstance(prompt, str):
         prompt, chosen, rejected = split_implicit_prompt(chosen, rejected)
     return _labelled(row, _checked_prompt(prompt), _only_reply(chosen), _only_reply(rejected))
 

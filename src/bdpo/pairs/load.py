@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from bdpo.errors import BdpoError
-from bdpo.pairs.columns import check_mapping, likely_mapping, refuse_unread, renamed
+from bdpo.pairs.columns import check_mapping, likely_mapping, refuse_unread, renamed, shown_mapping
 from bdpo.pairs.control import strip_control_tokens
 from bdpo.pairs.fields import Row
 from bdpo.pairs.formats import FORMATS, PREFERENCES, Dropped, Format, as_conversation
@@ -260,7 +260,7 @@ def _unknown(row: Row) -> str:
     return (
         f"no known pair format has the columns {_quoted(row)}; rename them to prompt, chosen and rejected (for "
         "PKU-SafeRLHF: prompt, response_0 and response_1), or say which is which, "
-        f"data.columns: {likely_mapping(row)}."
+        f"{shown_mapping(likely_mapping(row))}."
     )
 
 

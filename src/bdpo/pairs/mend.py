@@ -22,7 +22,7 @@ OUTVOTED = "dropped: most annotations prefer these two replies the other way rou
 TIED = "dropped: as many annotations prefer these two replies one way as the other"
 DISPUTED = "dropped: annotations prefer these two replies both ways"
 IDENTICAL = "dropped: chosen and rejected are the same text"
-REPEATED = "dropped: the same pair stands there before"
+REPEATED = "dropped: the same pair stands there already"
 
 PairKey = tuple[str, str, str]
 

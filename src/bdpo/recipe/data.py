@@ -95,20 +95,22 @@ def hold_out(pairs: list[PreferencePair], size: int, seed: int) -> tuple[list[Pr
 
 
 def _load(recipe: Recipe, data: str, split: str | None, controls: Sequence[str]) -> LoadedPairs:
-    """One data set, mended; SafeDPO's data step, which may settle what annotators did not, comes before that."""
-    section, swaps = recipe.data, recipe.loss.name == "safedpo"
+    """One data set, mended; SafeDPO's data step, which may settle what annotators did not, comes before that.
+
+    How to read the user's data says nothing of the starter data, beside which it may stand.
+    """
+    section, swaps, own = recipe.data, recipe.loss.name == "safedpo", data == "starter"
+    reading: dict[str, Any] = {"config": section.config, "format": section.format, "prefer": section.prefer,
+                               "columns": section.columns}  # fmt: skip
     mending: dict[str, Any] = {"conflicts": section.conflicts, "duplicates": section.duplicates}
     loaded = load_pairs(
         data,
         split=split,
-        config=section.config,
-        format=section.format,
-        prefer=section.prefer,
-        columns=section.columns,
         as_chat=section.as_chat,
         sample=section.sample,
         seed=section.seed,
         strip_control_tokens=controls,
+        **({} if own else reading),
         **({} if swaps else mending),
     )
     if section.reasoning == "drop":
