@@ -19,9 +19,11 @@ LOADING_ERRORS = (
     OSError, ValueError, ImportError, RuntimeError, LookupError, TypeError, SafetensorError,
 )  # fmt: skip  # what damaged models raise
 _PREFIX = "base_model.model."  # of an adapter's tensors
-# peft fills these from elsewhere, or writes them twice
+# peft fills these from elsewhere
 _NOT_MISSED = ("vblora_vector_bank", "prompt_encoder", ".tinylora_v.", ".unilora_theta_d.")
-_DOUBLED = (".modules_to_save.weight", ".original_module.weight", ".modules_to_save.bias", ".original_module.bias")
+# ... reads these by itself, or writes them twice
+_READ_APART = ("prompt_embeddings", *(f".{copy}.{kind}" for copy in ("modules_to_save", "original_module")
+                                      for kind in ("weight", "bias")))  # fmt: skip
 
 
 def whole_model(folder: Path, kind: Any = AutoModelForCausalLM, **how: Any) -> Any:
@@ -79,7 +81,7 @@ def adapted(model: Any, folder: Path, *, trainable: bool = False, **how: Any) ->
     loaded = on.load_adapter(str(folder), "default", is_trainable=trainable, **how)
     missing = [key for key in loaded.missing_keys if not any(part in key for part in _NOT_MISSED)]
     _refuse_missing(whose, missing)
-    unexpected = [key for key in loaded.unexpected_keys if not key.endswith(_DOUBLED)]
+    unexpected = [key for key in loaded.unexpected_keys if not key.endswith(_READ_APART)]
     if unexpected:
         raise BdpoError(
             f"{whose} holds {_some(unexpected)}, which its adapter_config.json does not ask for: "
