@@ -15,8 +15,13 @@ class BdpoError(ValueError):
 
 
 def first_line(error: Exception) -> str:
-    """What an error says, without what it says below its first line."""
-    return (str(error).strip().splitlines() or [type(error).__name__])[0]
+    """What an error says in one line: its first, and where that only announces the next, both.
+
+    >>> first_line(RuntimeError("Error(s) in loading:\\n\\tsize mismatch for head.weight\\n\\tand more"))
+    'Error(s) in loading: size mismatch for head.weight'
+    """
+    lines = [line.strip() for line in str(error).strip().splitlines()] or [type(error).__name__]
+    return " ".join(lines[:2]) if lines[0].endswith(":") else lines[0]
 
 
 def unknown(kind: str, name: object, known: Iterable[str]) -> BdpoError:

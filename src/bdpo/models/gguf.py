@@ -71,10 +71,14 @@ def _convert(gguf: Path, folder: Path) -> None:
     import torch
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
+    from bdpo.models.strict import whole_model  # slow to import, as torch is
+
     print("Dequantising to float32 (about 20 s for the starter, once) ...", file=sys.stderr)
     try:
-        source = AutoModelForCausalLM.from_pretrained(gguf.parent, gguf_file=gguf.name, dtype=torch.float32)
+        source = whole_model(gguf.parent, gguf_file=gguf.name, dtype=torch.float32)
         tokenizer = AutoTokenizer.from_pretrained(gguf.parent, gguf_file=gguf.name)
+    except BdpoError:
+        raise
     except (ValueError, KeyError, IndexError, NotImplementedError) as error:
         raise BdpoError(
             f"The GGUF file cannot be converted ({first_line(error)}): it is damaged or of a model "

@@ -69,7 +69,7 @@ def base_of(place: Place) -> Place:
     if not adapter.exists():
         return place
     config = read_json(adapter, "mend it or copy the adapter again")
-    if not config.get("base_model_name_or_path"):
+    if not isinstance(config.get("base_model_name_or_path"), str) or not config["base_model_name_or_path"]:
         raise BdpoError(f"{adapter} names no base model (base_model_name_or_path): add it.")
     base = find(config["base_model_name_or_path"], config.get("revision"))
     if (base.folder / "adapter_config.json").exists():

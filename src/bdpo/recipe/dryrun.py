@@ -104,7 +104,11 @@ def _meta_model(recipe: Recipe) -> Any:
     folder = models.resolve(section.name, revision=section.revision)
     with torch.device("meta"):
         model: Any = AutoModelForCausalLM.from_config(config.get_text_config())
-        if (folder / "adapter_config.json").exists():
+    carries = (folder / "adapter_config.json").exists()
+    if carries:
+        models.fit_vocabulary(model, folder)
+    with torch.device("meta"):
+        if carries:
             from peft import PeftConfig, get_peft_model
 
             carried = PeftConfig.from_pretrained(str(folder))

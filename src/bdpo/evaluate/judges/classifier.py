@@ -34,7 +34,7 @@ from bdpo.evaluate.judges.verdict import (
     Judge,
     Verdict,
 )
-from bdpo.models import LOADING_ERRORS, resolve, weights_hash
+from bdpo.models import LOADING_ERRORS, resolve, weights_hash, whole_model
 from bdpo.processes import processes
 
 BATCH = 8
@@ -97,9 +97,11 @@ class Classifier(Judge):
         try:
             config = AutoConfig.from_pretrained(folder)
             kind = AutoModelForSequenceClassification if _classifies(config) else AutoModelForCausalLM
-            self.model: Any = kind.from_pretrained(folder, dtype="auto").eval()
+            self.model: Any = whole_model(folder, kind, dtype="auto").eval()
             self.tokenizer: Any = AutoTokenizer.from_pretrained(folder)
-        except (*LOADING_ERRORS, KeyError) as error:
+        except BdpoError:
+            raise
+        except LOADING_ERRORS as error:
             raise BdpoError(f"Cannot load the judge in {folder}: {first_line(error)}") from error
         self._ask = _form(str(model), config, self)
         self.knows_answers = COMPLIANCE in map(LABELS.get, map(_plain, (config.id2label or {}).values()))

@@ -8,7 +8,6 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from peft import PeftModel
 from safetensors import SafetensorError, safe_open
 
 from bdpo.errors import BdpoError, first_line
@@ -17,6 +16,7 @@ from bdpo.models import (
     STARTER,
     STARTER_LABEL,
     LoadedModel,
+    adapted,
     base_folder,
     load,
     load_tokenizer,
@@ -71,10 +71,12 @@ def _let_go(loaded: LoadedModel) -> None:
         loaded.model.to("meta")
 
 
-def _adapted(base: Any, folder: Path) -> PeftModel:
+def _adapted(base: Any, folder: Path) -> Any:
     device = next(base.parameters()).device
     try:
-        return PeftModel.from_pretrained(base, str(folder), torch_device=str(device)).eval()
+        return adapted(base, folder, torch_device=str(device))
+    except BdpoError:
+        raise
     except LOADING_ERRORS as error:
         raise BdpoError(f"Cannot load the adapter in {folder}: {first_line(error)}") from error
 
