@@ -9,7 +9,7 @@ from __future__ import annotations
 import sys
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -22,12 +22,13 @@ from bdpo.evaluate.grading.scorers import outcomes_by_logps, outcomes_of_replies
 from bdpo.evaluate.judges import Judge
 from bdpo.evaluate.plan import Task
 from bdpo.evaluate.replies.collect import Generator, Reply, collect
-from bdpo.evaluate.replies.endpoint import ChatEndpoint, EndpointGenerator
+from bdpo.evaluate.replies.endpoint import WORKERS, ChatEndpoint, EndpointGenerator
 from bdpo.evaluate.replies.generate import LocalGenerator
 from bdpo.evaluate.replies.pool import models_sharing_base
 from bdpo.evaluate.results.outcomes import Outcome, Run, claim_run, open_runs
 from bdpo.evaluate.results.tables import evaluation_grids, summary
 from bdpo.files import write_json, write_whole
+from bdpo.models import set_template_variables
 
 JUDGED_AT_A_TIME = 64  # prompts whose verdicts or log-probabilities a killed evaluation may lose
 
@@ -42,11 +43,13 @@ class Subject:
     generator: Generator
     model: Any = None  # None behind an endpoint, which gives no log-probabilities
     tokenizer: Any = None
+    template_variables: Mapping[str, Any] = field(default_factory=dict)  # that the chat template was given
 
     @property
     def key(self) -> dict[str, Any]:
         """What its outcomes depend on."""
-        return self.generator.key
+        given = {"chat_template_kwargs": dict(self.template_variables)} if self.template_variables else {}
+        return self.generator.key | given
 
 
 def named_models(arguments: Sequence[str]) -> list[tuple[str, str]]:
@@ -68,22 +71,49 @@ def named_models(arguments: Sequence[str]) -> list[tuple[str, str]]:
 
 
 def local_models(
-    named: Sequence[tuple[str, str]], *, dtype: str = "float32", batch_size: int = 25
+    named: Sequence[tuple[str, str]],
+    *,
+    dtype: str = "float32",
+    batch_size: int = 25,
+    chat_template: str | None = None,
+    template_variables: Mapping[str, Any] | None = None,
 ) -> Iterator[Subject]:
-    """The models of `named_models`, loaded in turn, each base once; one is good only until the next is asked for."""
+    """The models of `named_models`, loaded in turn, each base once; one is good only until the next is asked for.
+
+    Args:
+        chat_template: replaces those of the tokenizers.
+        template_variables: what the chat template is given beside the conversation, such as enable_thinking.
+    """
     names: dict[str, list[str]] = {}
     for name, model in named:
         names.setdefault(model, []).append(name)
-    for model, loaded in models_sharing_base(list(names), dtype=dtype, on_device=True):
+    variables = dict(template_variables or {})
+    for model, loaded in models_sharing_base(list(names), dtype=dtype, on_device=True, chat_template=chat_template):
+        set_template_variables(loaded.tokenizer, variables)
         for name in names[model]:
             generator = LocalGenerator(loaded.model, loaded.tokenizer, batch_size)
-            yield Subject(name, model, loaded.label, generator, loaded.model, loaded.tokenizer)
+            yield Subject(name, model, loaded.label, generator, loaded.model, loaded.tokenizer, variables)
 
 
-def endpoint_models(named: Sequence[tuple[str, str]], url: str) -> Iterator[Subject]:
-    """The models of `named_models` as the server at an OpenAI-compatible endpoint knows them."""
-    for name, model in named:
-        yield Subject(name, model, model, EndpointGenerator(ChatEndpoint(url, model)))
+def endpoint_models(
+    named: Sequence[tuple[str, str]], url: str, *, workers: int = WORKERS,
+    template_variables: Mapping[str, Any] | None = None,
+) -> list[Subject]:  # fmt: skip
+    """The models of `named_models` as the server at an OpenAI-compatible endpoint knows them.
+
+    Args:
+        workers: requests at once.
+        template_variables: sent as `chat_template_kwargs`, which vLLM and SGLang hand to the template.
+
+    Raises:
+        BdpoError: the URL is none.
+    """
+    variables = dict(template_variables or {})
+    endpoints = {model: ChatEndpoint(url, model, template_variables=variables) for _, model in named}
+    return [
+        Subject(name, model, model, EndpointGenerator(endpoints[model], workers), template_variables=variables)
+        for name, model in named
+    ]
 
 
 def evaluate(
@@ -151,4 +181,5 @@ def _batches(items: list[Item]) -> Iterable[list[Item]]:
 def _graded(task: Task, items: Sequence[Item], replies: Mapping[str, Sequence[Reply]], judge: Judge) -> list[Outcome]:
     """Outcomes of generated replies, all samples of each item."""
     pairs = [(item, reply) for item in items for reply in replies[item.id]]
-    return outcomes_of_replies(task.scorer, [item for item, _ in pairs], [reply for _, reply in pairs], judge)
+    asked, said = [item for item, _ in pairs], [reply for _, reply in pairs]
+    return outcomes_of_replies(task.scorer, asked, said, judge, filtered_is_safe=task.filtered_is_safe)

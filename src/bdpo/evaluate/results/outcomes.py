@@ -34,10 +34,10 @@ class Outcome:
     category: str
     request: str
     reply: str  # the answer that was judged; for options: the one with the highest log-probability
-    stop: str  # end or length; nothing where no reply was generated
+    stop: str  # end, length or filtered; nothing where no reply was generated
     tokens: int  # of the reply
-    score: float | None  # 1 is success, 0 is not; None: the judge's verdict could not be read
-    verdict: str = ""  # the judge's label; nothing where the score needs no judge
+    score: float | None  # 1 is success, 0 is not; None: the judge's verdict could not be read, or it was filtered
+    verdict: str = ""  # the judge's label, or why no judge was asked; nothing where the score needs no judge
     reason: str = ""  # what decided it
     margin: float | None = None  # preferences: log pi(chosen) - log pi(rejected) [nats]
     thought: str = ""  # what the model thought before it answered, which was not judged
@@ -173,7 +173,7 @@ def _write(run: Run) -> None:
 
 
 def prompt_scores(outcomes: Sequence[Outcome]) -> dict[str, float | None]:
-    """The score of each prompt: the mean over its samples; None where one could not be judged."""
+    """The score of each prompt: the mean over its samples; None where one has no score."""
     samples: dict[str, list[float | None]] = {}
     for outcome in outcomes:
         samples.setdefault(outcome.id, []).append(outcome.score)
