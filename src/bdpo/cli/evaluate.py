@@ -111,7 +111,7 @@ def evaluate(
     plan = Plan(suite, data_dir, limit, seed, _split(transform), pairs, pairs_split, prefer, sampling, filtered_is_safe)
     tasks, missing = plan_tasks(plan, judged_by, logps=endpoint is None)
     for why in missing.values():
-        console.print(f"Left out: {why}", highlight=False, markup=False)
+        console.print(f"Left out: {why}", highlight=False, markup=False, soft_wrap=True)
     for grid in evaluation_grids(evaluation.evaluate(subjects, tasks, out, judged_by, harness)):
         grid.render(console)
     console.print(f"Results: {out}. Next: bdpo compare {out}", highlight=False, soft_wrap=True)

@@ -25,7 +25,7 @@ from bdpo.evaluate.replies.collect import Generator, Reply, collect
 from bdpo.evaluate.replies.endpoint import WORKERS, ChatEndpoint, EndpointGenerator
 from bdpo.evaluate.replies.generate import LocalGenerator
 from bdpo.evaluate.replies.pool import models_sharing_base
-from bdpo.evaluate.results.outcomes import Outcome, Run, claim_run, open_runs
+from bdpo.evaluate.results.outcomes import Outcome, Run, claim_run, open_runs, refuse_other_settings
 from bdpo.evaluate.results.tables import evaluation_grids, summary
 from bdpo.files import write_json, write_whole
 from bdpo.models import set_template_variables
@@ -128,10 +128,12 @@ def evaluate(
         The summary of all models in the folder (see `tables.summary`).
 
     Raises:
-        BdpoError: the folder holds results of other weights or settings (the field is named) or cannot be written,
-            or what generating and judging raise.
+        BdpoError: the folder holds results of other weights or of other settings, be it of another model (the field is
+            named), or cannot be written, or what generating and judging raise.
     """
     out = Path(out)
+    settings = {task.name: task.record.settings for task in tasks}
+    refuse_other_settings(out, settings | (harness.settings if harness else {}))
     for subject in subjects:
         run = claim_run(out, subject.name, subject.model_name, subject.label, subject.key)
         run = run.with_tasks({task.name: task.record for task in tasks})

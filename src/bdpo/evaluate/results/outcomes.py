@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -91,6 +91,11 @@ class Run:
         """Add outcomes to those of a task."""
         RecordFile(self._lines(task)).append(asdict(outcome) for outcome in outcomes)
 
+    def refuse_other(self, settings: Mapping[str, dict[str, Any]]) -> None:
+        """Raise BdpoError, naming the field, where a task has outcomes that were made under other settings."""
+        for name in (name for name in settings if name in self.tasks and self.outcomes(name)):
+            _refuse_other(f"{self.folder}: {name}", self.tasks[name].settings, settings[name])
+
     def _lines(self, task: str) -> Path:
         return self.folder / f"{task}.jsonl"
 
@@ -100,9 +105,7 @@ class Run:
         Raises:
             BdpoError: the folder holds one of them made under other settings; names the field.
         """
-        for name, task in tasks.items():
-            if name in self.tasks:
-                _refuse_other(f"{self.folder}: {name}", self.tasks[name].settings, task.settings)
+        self.refuse_other({name: task.settings for name, task in tasks.items()})
         run = replace(self, tasks=self.tasks | tasks)
         _write(run)
         return run
@@ -139,6 +142,12 @@ def claim_run(out: Path, name: str, model: str, label: str, key: dict[str, Any])
     run = Run(next(path for path in free if path not in taken), name, model, label, order, key, {})
     _write(run)
     return run
+
+
+def refuse_other_settings(out: Path, settings: Mapping[str, dict[str, Any]]) -> None:
+    """Raise BdpoError, naming model and field, where a model in the folder was asked one of these tasks otherwise."""
+    for run in _runs(out):
+        run.refuse_other(settings)
 
 
 def open_runs(out: str | Path) -> list[Run]:
