@@ -21,10 +21,11 @@ from bdpo.evaluate.grading.lm_eval import Harness
 from bdpo.evaluate.grading.scorers import outcomes_by_logps, outcomes_of_replies
 from bdpo.evaluate.judges import Judge
 from bdpo.evaluate.plan import Task
-from bdpo.evaluate.replies.collect import Generator, Reply, collect
+from bdpo.evaluate.replies.collect import Generator, OnBatch, Reply, collect
 from bdpo.evaluate.replies.endpoint import WORKERS, ChatEndpoint, EndpointGenerator
 from bdpo.evaluate.replies.generate import LocalGenerator
 from bdpo.evaluate.replies.pool import models_sharing_base
+from bdpo.evaluate.replies.progress import Estimate
 from bdpo.evaluate.results.outcomes import Outcome, Run, claim_run, open_runs, refuse_other_settings
 from bdpo.evaluate.results.tables import evaluation_grids, summary
 from bdpo.files import write_json, write_whole
@@ -137,8 +138,12 @@ def evaluate(
     for subject in subjects:
         run = claim_run(out, subject.name, subject.model_name, subject.label, subject.key)
         run = run.with_tasks({task.name: task.record for task in tasks})
+        todo = {task.name: _todo(run, task) for task in tasks}
+        replies = sum(len(todo[task.name]) * task.sampling.samples for task in tasks if not task.scorer.needs_logps)
+        estimate = Estimate(subject.name, replies)
         for task in tasks:
-            answer(run, task, subject, judge)
+            if todo[task.name]:
+                answer(run, task, todo[task.name], subject, judge, estimate)
         if harness:
             harness.answer(run, subject.model, subject.tokenizer)
     records = summary(open_runs(out))
@@ -151,19 +156,24 @@ def evaluate(
 # --- how it is answered -------------------------------------------------------------------------------------------
 
 
-def answer(run: Run, task: Task, subject: Subject, judge: Judge) -> None:
-    """Let a model answer what is missing of a task; outcomes are written down as they come."""
+def _todo(run: Run, task: Task) -> list[Item]:
+    """What a model was not asked yet."""
     done = Counter(outcome.id for outcome in run.outcomes(task.name))
-    todo = [item for item in task.items if done[item.id] < task.record.expected // len(task.items)]
-    if not todo:
-        return
-    tqdm.write(f"{subject.name}: {task.name}, {len(todo)} prompts", file=sys.stderr)
+    return [item for item in task.items if done[item.id] < task.record.expected // len(task.items)]
+
+
+def answer(run: Run, task: Task, todo: list[Item], subject: Subject, judge: Judge, on_batch: OnBatch) -> None:
+    """Let a model answer these items of a task; outcomes are written down as they come."""
+    told = f"{subject.name}: {task.name}, {len(todo)} prompts"
+    if not task.scorer.needs_logps:
+        told += f", at most {task.sampling.max_new_tokens} tokens each"
+    tqdm.write(told, file=sys.stderr)
     if task.scorer.needs_logps:
         for items in _batches(todo):
             run.append(task.name, outcomes_by_logps(task.scorer, items, subject.model, subject.tokenizer))
         return
     path = None if subject.generator.may_cache else run.folder / f"{task.name}.replies.jsonl"
-    replies = collect(subject.generator, {item.id: item.messages for item in todo}, task.sampling, path)
+    replies = collect(subject.generator, {item.id: item.messages for item in todo}, task.sampling, path, on_batch)
     for items in _batches(todo):
         run.append(task.name, _graded(task, items, replies, judge))
 
