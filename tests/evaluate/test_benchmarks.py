@@ -165,6 +165,19 @@ def test_a_suite_tells_what_is_missing_and_a_name_must_be_there(tmp_path):
         load_suite("capability", tmp_path)
 
 
+def test_offline_each_missing_benchmark_is_one_line(monkeypatch):
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
+    monkeypatch.delenv("BDPO_DATA_DIR", raising=False)
+    loaded = load_suite("over-refusal,safety")
+    assert [*loaded.items] == ["starter-safe", "starter-unsafe"]
+    assert loaded.missing["strongreject"] == (
+        "strongreject: the network does not give it; download https://raw.githubusercontent.com/alexandrasouly/"
+        "strongreject/main/strongreject_dataset/strongreject_dataset.csv into --data-dir as strongreject.csv"
+    )
+    assert loaded.missing["xstest-safe"].startswith("xstest-safe: the hub does not give it; download https://raw")
+    assert len(loaded.missing) == 9 and all("\n" not in line for line in loaded.missing.values())
+
+
 # --- without a folder: the hub, or the published address ---------------------------------------------------
 
 

@@ -215,6 +215,28 @@ def test_other_settings_or_weights_in_the_folder_are_refused_by_field(tmp_path: 
         evaluate([scripted(SAID, "bbbb")], tasks, tmp_path, FirstWord())
 
 
+def test_settings_are_those_of_all_models_in_the_folder_before_anything_is_asked(tmp_path: Path) -> None:
+    evaluate([scripted(SAID)], [task("strongreject", "judge-safe", ASKED)], tmp_path, FirstWord())
+    other = scripted(SAID, "bbbb", "DPO")
+    tasks = [
+        task("advbench", "judge-safe", ASKED),
+        task("strongreject", "judge-safe", ASKED, sampling=Sampling(max_new_tokens=64)),
+    ]
+    with pytest.raises(BdpoError, match=r"base: strongreject holds .* max_new_tokens \(256 there, 64 now\)"):
+        evaluate([other], tasks, tmp_path, FirstWord())
+    assert other.generator.asked == [] and not (tmp_path / "dpo").exists()
+    evaluate([other], tasks[:1], tmp_path, FirstWord())  # a task that no other model has
+
+
+def test_settings_without_an_outcome_bind_nobody(tmp_path: Path) -> None:
+    with pytest.raises(KeyError):
+        evaluate([scripted({})], [task("strongreject", "judge-safe", ASKED)], tmp_path, FirstWord())
+    (tmp_path / "base" / "strongreject.replies.jsonl").unlink()
+    asked = [task("strongreject", "judge-safe", ASKED, sampling=Sampling(max_new_tokens=64))]
+    assert evaluate([scripted(SAID)], asked, tmp_path, FirstWord())[0]["n"] == 4
+    assert open_runs(tmp_path)[0].tasks["strongreject"].settings["max_new_tokens"] == 64
+
+
 # --- plans --------------------------------------------------------------------------------------------------------
 def test_a_plan_draws_the_same_prompts_and_keeps_the_digest_of_what_is_asked() -> None:
     tasks, missing = plan_tasks(Plan("starter", limit=6), FirstWord())

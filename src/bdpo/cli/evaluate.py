@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterable
 from enum import StrEnum
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -51,6 +52,17 @@ Samples = Annotated[int, typer.Option(help="Replies a prompt; several need a tem
 BatchSize = Annotated[int, typer.Option(help="Replies at once; halved where they do not fit.")]
 Dtype = Annotated[str, typer.Option(help="float32, bfloat16, float16, or auto: as it is stored.")]
 Endpoint = Annotated[str | None, typer.Option(help="OpenAI-compatible URL that serves the models, such as vLLM's.")]
+ChatTemplate = Annotated[
+    Path | None, typer.Option(metavar="FILE", help="Jinja file in place of the models' chat templates.")
+]
+ChatTemplateKwargs = Annotated[
+    str, typer.Option(metavar="JSON", help="Variables of the chat template: '{\"enable_thinking\": false}'.")
+]
+FilteredIsSafe = Annotated[
+    bool,
+    typer.Option("--filtered-is-safe", help="Count what a provider's filter takes as refused; else it is not counted."),
+]
+Workers = Annotated[int, typer.Option(min=1, help="Requests at once to an endpoint.")]
 
 
 @evaluate_app.command(epilog=EPILOG)
@@ -60,7 +72,8 @@ def evaluate(
     lm_eval: LmEval = "", judge: Judge = JudgeName.RULES, judge_model: JudgeModel = None,
     judge_endpoint: JudgeEndpoint = None, max_new_tokens: MaxNewTokens = 256, temperature: Temperature = 0.0,
     top_p: TopP = 1.0, samples: Samples = 1, batch_size: BatchSize = 25, dtype: Dtype = "float32",
-    endpoint: Endpoint = None,
+    endpoint: Endpoint = None, workers: Workers = 16, chat_template: ChatTemplate = None,
+    chat_template_kwargs: ChatTemplateKwargs = "{}", filtered_is_safe: FilteredIsSafe = False,
 ) -> None:  # fmt: skip
     """Ask models the prompts of benchmarks, and judge their replies (stage 3).
 
@@ -80,18 +93,25 @@ def evaluate(
     console = Console()
     named = evaluation.named_models(models)
     sampling = Sampling(max_new_tokens, temperature, top_p, samples, seed)
+    variables = _template_variables(chat_template_kwargs)
     if lm_eval and endpoint:
         raise BdpoError("--lm-eval needs the model itself, which an endpoint does not give: leave out one of the two.")
     harness = Harness(_split(lm_eval), limit, batch_size) if lm_eval else None
-    judged_by = make_judge(judge.value, model=judge_model, endpoint=judge_endpoint)
-    plan = Plan(suite, data_dir, limit, seed, _split(transform), pairs, pairs_split, prefer, sampling)
+    subjects: Iterable[evaluation.Subject]
+    if endpoint is None:
+        template = _text_of(chat_template, "--chat-template")
+        subjects = evaluation.local_models(
+            named, dtype=dtype, batch_size=batch_size, chat_template=template, template_variables=variables
+        )
+    elif chat_template is not None:
+        raise BdpoError("--chat-template is for models loaded here: start the server of --endpoint with it.")
+    else:
+        subjects = evaluation.endpoint_models(named, endpoint, workers=workers, template_variables=variables)
+    judged_by = make_judge(judge.value, model=judge_model, endpoint=judge_endpoint, workers=workers)
+    plan = Plan(suite, data_dir, limit, seed, _split(transform), pairs, pairs_split, prefer, sampling, filtered_is_safe)
     tasks, missing = plan_tasks(plan, judged_by, logps=endpoint is None)
     for why in missing.values():
-        console.print(f"Left out: {why}", highlight=False, markup=False)
-    if endpoint is None:
-        subjects = evaluation.local_models(named, dtype=dtype, batch_size=batch_size)
-    else:
-        subjects = evaluation.endpoint_models(named, endpoint)
+        console.print(f"Left out: {why}", highlight=False, markup=False, soft_wrap=True)
     for grid in evaluation_grids(evaluation.evaluate(subjects, tasks, out, judged_by, harness)):
         grid.render(console)
     console.print(f"Results: {out}. Next: bdpo compare {out}", highlight=False, soft_wrap=True)
@@ -146,6 +166,30 @@ def judge_agreement(
         print(json.dumps(found.to_dict(), indent=2))
     else:
         found.render(Console())
+
+
+def _template_variables(text: str) -> dict[str, Any]:
+    """The object of --chat-template-kwargs."""
+    from bdpo.errors import BdpoError
+
+    try:
+        variables = json.loads(text)
+    except ValueError:
+        variables = None
+    if not isinstance(variables, dict):
+        raise BdpoError(
+            f"--chat-template-kwargs: '{text}' is no JSON object; write it like '{{\"enable_thinking\": false}}'."
+        )
+    return variables
+
+
+def _text_of(path: Path | None, option: str) -> str | None:
+    from bdpo.errors import BdpoError
+
+    try:
+        return None if path is None else path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise BdpoError(f"{option}: {path} cannot be read ({getattr(error, 'strerror', None) or error}).") from error
 
 
 def _split(names: str) -> tuple[str, ...]:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import sys
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -21,13 +21,15 @@ from bdpo.evaluate.grading.lm_eval import Harness
 from bdpo.evaluate.grading.scorers import outcomes_by_logps, outcomes_of_replies
 from bdpo.evaluate.judges import Judge
 from bdpo.evaluate.plan import Task
-from bdpo.evaluate.replies.collect import Generator, Reply, collect
-from bdpo.evaluate.replies.endpoint import ChatEndpoint, EndpointGenerator
+from bdpo.evaluate.replies.collect import Generator, OnBatch, Reply, collect
+from bdpo.evaluate.replies.endpoint import WORKERS, ChatEndpoint, EndpointGenerator
 from bdpo.evaluate.replies.generate import LocalGenerator
 from bdpo.evaluate.replies.pool import models_sharing_base
-from bdpo.evaluate.results.outcomes import Outcome, Run, claim_run, open_runs
+from bdpo.evaluate.replies.progress import Estimate
+from bdpo.evaluate.results.outcomes import Outcome, Run, claim_run, open_runs, refuse_other_settings
 from bdpo.evaluate.results.tables import evaluation_grids, summary
 from bdpo.files import write_json, write_whole
+from bdpo.pairs.rendering import set_template_kwargs
 
 JUDGED_AT_A_TIME = 64  # prompts whose verdicts or log-probabilities a killed evaluation may lose
 
@@ -42,11 +44,13 @@ class Subject:
     generator: Generator
     model: Any = None  # None behind an endpoint, which gives no log-probabilities
     tokenizer: Any = None
+    template_variables: Mapping[str, Any] = field(default_factory=dict)  # that the chat template was given
 
     @property
     def key(self) -> dict[str, Any]:
         """What its outcomes depend on."""
-        return self.generator.key
+        given = {"chat_template_kwargs": dict(self.template_variables)} if self.template_variables else {}
+        return self.generator.key | given
 
 
 def named_models(arguments: Sequence[str]) -> list[tuple[str, str]]:
@@ -68,22 +72,49 @@ def named_models(arguments: Sequence[str]) -> list[tuple[str, str]]:
 
 
 def local_models(
-    named: Sequence[tuple[str, str]], *, dtype: str = "float32", batch_size: int = 25
+    named: Sequence[tuple[str, str]],
+    *,
+    dtype: str = "float32",
+    batch_size: int = 25,
+    chat_template: str | None = None,
+    template_variables: Mapping[str, Any] | None = None,
 ) -> Iterator[Subject]:
-    """The models of `named_models`, loaded in turn, each base once; one is good only until the next is asked for."""
+    """The models of `named_models`, loaded in turn, each base once; one is good only until the next is asked for.
+
+    Args:
+        chat_template: replaces those of the tokenizers.
+        template_variables: what the chat template is given beside the conversation, such as enable_thinking.
+    """
     names: dict[str, list[str]] = {}
     for name, model in named:
         names.setdefault(model, []).append(name)
-    for model, loaded in models_sharing_base(list(names), dtype=dtype, on_device=True):
+    variables = dict(template_variables or {})
+    for model, loaded in models_sharing_base(list(names), dtype=dtype, on_device=True, chat_template=chat_template):
+        set_template_kwargs(loaded.tokenizer, variables, "--chat-template-kwargs")
         for name in names[model]:
             generator = LocalGenerator(loaded.model, loaded.tokenizer, batch_size)
-            yield Subject(name, model, loaded.label, generator, loaded.model, loaded.tokenizer)
+            yield Subject(name, model, loaded.label, generator, loaded.model, loaded.tokenizer, variables)
 
 
-def endpoint_models(named: Sequence[tuple[str, str]], url: str) -> Iterator[Subject]:
-    """The models of `named_models` as the server at an OpenAI-compatible endpoint knows them."""
-    for name, model in named:
-        yield Subject(name, model, model, EndpointGenerator(ChatEndpoint(url, model)))
+def endpoint_models(
+    named: Sequence[tuple[str, str]], url: str, *, workers: int = WORKERS,
+    template_variables: Mapping[str, Any] | None = None,
+) -> list[Subject]:  # fmt: skip
+    """The models of `named_models` as the server at an OpenAI-compatible endpoint knows them.
+
+    Args:
+        workers: requests at once.
+        template_variables: sent as `chat_template_kwargs`, which vLLM and SGLang hand to the template.
+
+    Raises:
+        BdpoError: the URL is none.
+    """
+    variables = dict(template_variables or {})
+    endpoints = {model: ChatEndpoint(url, model, template_variables=variables) for _, model in named}
+    return [
+        Subject(name, model, model, EndpointGenerator(endpoints[model], workers), template_variables=variables)
+        for name, model in named
+    ]
 
 
 def evaluate(
@@ -98,15 +129,21 @@ def evaluate(
         The summary of all models in the folder (see `tables.summary`).
 
     Raises:
-        BdpoError: the folder holds results of other weights or settings (the field is named) or cannot be written,
-            or what generating and judging raise.
+        BdpoError: the folder holds results of other weights or of other settings, be it of another model (the field is
+            named), or cannot be written, or what generating and judging raise.
     """
     out = Path(out)
+    settings = {task.name: task.record.settings for task in tasks}
+    refuse_other_settings(out, settings | (harness.settings if harness else {}))
     for subject in subjects:
         run = claim_run(out, subject.name, subject.model_name, subject.label, subject.key)
         run = run.with_tasks({task.name: task.record for task in tasks})
+        todo = {task.name: _todo(run, task) for task in tasks}
+        replies = sum(len(todo[task.name]) * task.sampling.samples for task in tasks if not task.scorer.needs_logps)
+        estimate = Estimate(subject.name, replies)
         for task in tasks:
-            answer(run, task, subject, judge)
+            if todo[task.name]:
+                answer(run, task, todo[task.name], subject, judge, estimate)
         if harness:
             harness.answer(run, subject.model, subject.tokenizer)
     records = summary(open_runs(out))
@@ -119,19 +156,24 @@ def evaluate(
 # --- how it is answered -------------------------------------------------------------------------------------------
 
 
-def answer(run: Run, task: Task, subject: Subject, judge: Judge) -> None:
-    """Let a model answer what is missing of a task; outcomes are written down as they come."""
+def _todo(run: Run, task: Task) -> list[Item]:
+    """What a model was not asked yet."""
     done = Counter(outcome.id for outcome in run.outcomes(task.name))
-    todo = [item for item in task.items if done[item.id] < task.record.expected // len(task.items)]
-    if not todo:
-        return
-    tqdm.write(f"{subject.name}: {task.name}, {len(todo)} prompts", file=sys.stderr)
+    return [item for item in task.items if done[item.id] < task.record.expected // len(task.items)]
+
+
+def answer(run: Run, task: Task, todo: list[Item], subject: Subject, judge: Judge, on_batch: OnBatch) -> None:
+    """Let a model answer these items of a task; outcomes are written down as they come."""
+    told = f"{subject.name}: {task.name}, {len(todo)} prompts"
+    if not task.scorer.needs_logps:
+        told += f", at most {task.sampling.max_new_tokens} tokens each"
+    tqdm.write(told, file=sys.stderr)
     if task.scorer.needs_logps:
         for items in _batches(todo):
             run.append(task.name, outcomes_by_logps(task.scorer, items, subject.model, subject.tokenizer))
         return
     path = None if subject.generator.may_cache else run.folder / f"{task.name}.replies.jsonl"
-    replies = collect(subject.generator, {item.id: item.messages for item in todo}, task.sampling, path)
+    replies = collect(subject.generator, {item.id: item.messages for item in todo}, task.sampling, path, on_batch)
     for items in _batches(todo):
         run.append(task.name, _graded(task, items, replies, judge))
 
@@ -151,4 +193,5 @@ def _batches(items: list[Item]) -> Iterable[list[Item]]:
 def _graded(task: Task, items: Sequence[Item], replies: Mapping[str, Sequence[Reply]], judge: Judge) -> list[Outcome]:
     """Outcomes of generated replies, all samples of each item."""
     pairs = [(item, reply) for item in items for reply in replies[item.id]]
-    return outcomes_of_replies(task.scorer, [item for item, _ in pairs], [reply for _, reply in pairs], judge)
+    asked, said = [item for item, _ in pairs], [reply for _, reply in pairs]
+    return outcomes_of_replies(task.scorer, asked, said, judge, filtered_is_safe=task.filtered_is_safe)

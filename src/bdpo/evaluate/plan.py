@@ -35,6 +35,7 @@ class Plan:
     pairs_split: str | None = None
     prefer: str | None = None  # of PKU-SafeRLHF, which reply is the chosen one
     sampling: Sampling = field(default_factory=Sampling)
+    filtered_is_safe: bool = False  # what a provider's filter takes counts as refused; else it is not counted
 
 
 @dataclass(frozen=True)
@@ -46,6 +47,7 @@ class Task:
     items: list[Item]
     sampling: Sampling
     record: TaskRecord
+    filtered_is_safe: bool = False
 
 
 def plan_tasks(plan: Plan, judge: Judge, *, logps: bool = True) -> tuple[list[Task], dict[str, str]]:
@@ -71,23 +73,25 @@ def plan_tasks(plan: Plan, judge: Judge, *, logps: bool = True) -> tuple[list[Ta
                 asked = transform_items(items, transform, data_dir=plan.data_dir, seed=plan.seed)
             kind, _, file = transform.partition("=")
             task_name = name + (f"+{kind}" if kind else "") + (f"-{Path(file).stem}" if file else "")
-            tasks.append(_task(task_name, scorer, benchmark.suite, asked, plan.sampling, judge))
+            tasks.append(_task(task_name, scorer, benchmark.suite, asked, plan, judge))
     if not tasks and plan.pairs is None:
         raise BdpoError(" ".join(loaded.missing.values()))
     if plan.pairs is not None and not logps:
         raise BdpoError("--pairs needs log-probabilities, which an endpoint does not give: leave out one of the two.")
     if plan.pairs is not None:
         items = preference_items(plan)
-        tasks.append(_task(PREFERENCES, SCORERS[PREFERENCES], PREFERENCES, items, plan.sampling, judge))
+        tasks.append(_task(PREFERENCES, SCORERS[PREFERENCES], PREFERENCES, items, plan, judge))
     return tasks, loaded.missing
 
 
-def _task(name: str, scorer: Scorer, suite: str, items: list[Item], sampling: Sampling, judge: Judge) -> Task:
+def _task(name: str, scorer: Scorer, suite: str, items: list[Item], plan: Plan, judge: Judge) -> Task:
     settings: dict[str, Any] = {"prompts": f"{len(items)} ({_digest(items)})", "judge": scorer.judged_by(judge)}
+    samples = 1 if scorer.needs_logps else plan.sampling.samples
     if not scorer.needs_logps:
-        settings |= sampling.key | {"samples": sampling.samples}
-    samples = 1 if scorer.needs_logps else sampling.samples
-    return Task(name, scorer, items, sampling, TaskRecord(suite, scorer.measure(judge), len(items) * samples, settings))
+        settings |= plan.sampling.key | {"samples": samples}
+        settings |= {"filtered": "refused"} if plan.filtered_is_safe else {}
+    record = TaskRecord(suite, scorer.measure(judge), len(items) * samples, settings)
+    return Task(name, scorer, items, plan.sampling, record, plan.filtered_is_safe)
 
 
 def _digest(items: Sequence[Item]) -> str:

@@ -63,7 +63,9 @@ def render_replies(
     return prompt, [_added(tokenizer, turns, prompt, reply, where) for reply in replies]
 
 
-def set_template_kwargs(tokenizer: PreTrainedTokenizerBase, kwargs: Mapping[str, Any]) -> None:
+def set_template_kwargs(
+    tokenizer: PreTrainedTokenizerBase, kwargs: Mapping[str, Any], where: str = "model.chat_template_kwargs"
+) -> None:
     """Give variables of the chat template, such as `enable_thinking`, a value for whenever a caller says nothing.
 
     They are written at the head of the template, and so they are saved with the tokenizer: training, evaluation and a
@@ -78,9 +80,9 @@ def set_template_kwargs(tokenizer: PreTrainedTokenizerBase, kwargs: Mapping[str,
     texts = list(template.values()) if isinstance(template, dict) else [template]
     for name in kwargs:
         if name in _OURS:
-            raise BdpoError(f"model.chat_template_kwargs: {name} is set by bdpo itself; leave it out.")
+            raise BdpoError(f"{where}: {name} is set by bdpo itself; leave it out.")
         if not name.isidentifier() or not any(re.search(rf"\b{name}\b", text) for text in texts):
-            raise BdpoError(f"model.chat_template_kwargs: the chat template has no variable '{name}'; leave it out.")
+            raise BdpoError(f"{where}: the chat template has no variable '{name}'; leave it out.")
     head = "".join(
         f"{{%- if {name} is not defined -%}}{{%- set {name} = {value!r} -%}}{{%- endif -%}}"
         for name, value in kwargs.items()

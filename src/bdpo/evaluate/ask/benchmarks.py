@@ -199,7 +199,7 @@ def _split(names: str) -> list[str]:
 
 @dataclass(frozen=True)
 class LoadedSuite:
-    """The items of each benchmark, by its name, and the benchmarks of a suite that could not be had, with why."""
+    """The items of each benchmark, by its name, and the benchmarks of a suite that could not be had, a line each."""
 
     items: dict[str, list[Item]]
     missing: dict[str, str]
@@ -220,9 +220,10 @@ def load_suite(names: str, data_dir: str | Path | None = None, limit: int | None
         except MissingRows as error:
             if benchmark.name in _split(names):
                 raise
-            missing[benchmark.name] = str(error)
+            missing[benchmark.name] = error.brief
     if not items:
-        raise MissingRows(" ".join(missing.values()))
+        told = "; ".join(missing.values())
+        raise MissingRows(f"None of the benchmarks is to be had: {told}.", told)
     return LoadedSuite(items, missing)
 
 
@@ -245,7 +246,7 @@ def load_items(
         for place, row in placed_rows(record.rows, data_dir):
             items.append(_item(record, place, row))
     except MissingRows as error:
-        raise MissingRows(f"{record.name}: {error}") from error
+        raise MissingRows(f"{record.name}: {error}", f"{record.name}: {error.brief}") from error
     found = _with_ids(item for item in items if item is not None)
     if not found:
         raise BdpoError(f"{record.name}: none of its {len(items)} rows is a prompt of it; is it the right file?")

@@ -24,7 +24,14 @@ DATA_DIR = "BDPO_DATA_DIR"
 
 
 class MissingRows(BdpoError):
-    """The rows of a benchmark are not to be had here; the message says what to download and where to put it."""
+    """The rows of a benchmark are not to be had here; the message says what to download and where to put it.
+
+    `brief` says it in one line, for one of many.
+    """
+
+    def __init__(self, message: str, brief: str) -> None:
+        super().__init__(message)
+        self.brief = brief
 
 
 @dataclass(frozen=True)
@@ -86,16 +93,19 @@ def _present(source: RowSource, folder: Path) -> list[tuple[str, str]]:
         if all((folder / file).is_file() for file, _ in named):
             return named
     wanted = " or ".join(name.format(part="{" + ",".join(source.parts) + "}") for name in source.files)
-    raise MissingRows(f"{folder} has no {wanted}: {_advice(source, 'there')}")
+    raise _missing(source, f"{folder} has no {wanted}:", "there", f"not in {folder}")
 
 
-def _advice(source: RowSource, place: str) -> str:
-    """How to come by the published file, and under which name to put it down."""
+def _missing(source: RowSource, reason: str, place: str, briefly: str) -> MissingRows:
+    """The error with how to come by the published file, and under which name to put it down."""
     unpack = ", unpack it" if source.url.endswith(".zip") else ""
     same_kind = [name for name in source.files if Path(name).suffix == Path(source.url).suffix]
     name = (same_kind or source.files)[0]
     for_each = f" (for each part: {', '.join(source.parts)})" if "{part}" in name else ""
-    return f"download {source.url}{unpack} and put it {place} as {name}{for_each}."
+    return MissingRows(
+        f"{reason} download {source.url}{unpack} and put it {place} as {name}{for_each}.",
+        f"{briefly}; download {source.url}{unpack} into --data-dir as {name}",
+    )
 
 
 _OWN_FOLDER = f"into a folder that --data-dir or {DATA_DIR} names,"
@@ -151,7 +161,7 @@ def _hub_rows(source: RowSource) -> Iterator[PlacedRow]:
         try:
             opened = open_source(source.hub, source.split, config)
         except BdpoError as error:
-            raise MissingRows(f"{error} Or {_advice(source, _OWN_FOLDER)}") from error
+            raise _missing(source, f"{error} Or", _OWN_FOLDER, "the hub does not give it") from error
         for place, row in _of_part(part, iter(opened.rows)):
             yield f"{opened.description}, {place}", row
 
@@ -165,4 +175,5 @@ def _download(address: str, source: RowSource) -> bytes:
         with urlopen(address, timeout=30) as answer:
             return bytes(answer.read())
     except (OSError, HTTPException) as error:
-        raise MissingRows(f"the network gives no rows ({error}): {_advice(source, _OWN_FOLDER)}") from error
+        reason = f"the network gives no rows ({error}):"
+        raise _missing(source, reason, _OWN_FOLDER, "the network does not give it") from error

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from importlib.metadata import version
 from typing import Any
 
@@ -30,19 +30,25 @@ class Harness:
         if not self.tasks:
             raise BdpoError("--lm-eval names no task: `lm-eval ls tasks` lists them.")
 
+    @property
+    def settings(self) -> dict[str, dict[str, Any]]:
+        """What the outcomes of each task depend on, by its name in a run."""
+        about = {"prompts": f"lm-eval {version('lm-eval')}, limit {self.limit}", "judge": "lm-eval"}
+        return {f"{_PREFIX}{task}": about for task in self.tasks}
+
     def answer(self, run: Run, model: Any, tokenizer: Any) -> Run:
         """Let a loaded model do what is not done yet, and write the outcomes down with its other tasks."""
         if model is None:
             raise BdpoError("--lm-eval needs the model itself: leave out --endpoint, or give lm-eval the endpoint.")
-        settings = {"prompts": f"lm-eval {version('lm-eval')}, limit {self.limit}", "judge": "lm-eval"}
         for task in self.tasks:
             name = f"{_PREFIX}{task}"
             if name in run.tasks:
-                run.with_tasks({name: replace(run.tasks[name], settings=settings)})  # refuses another limit
                 continue
             metric, outcomes = sample_outcomes(task, self._samples(task, model, tokenizer))
             run.append(name, outcomes)
-            run = run.with_tasks({name: TaskRecord("capability", f"lm-eval's {metric}", len(outcomes), settings)})
+            run = run.with_tasks(
+                {name: TaskRecord("capability", f"lm-eval's {metric}", len(outcomes), self.settings[name])}
+            )
         return run
 
     def _samples(self, task: str, model: Any, tokenizer: Any) -> list[dict[str, Any]]:

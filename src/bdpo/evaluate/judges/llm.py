@@ -13,7 +13,7 @@ from collections.abc import Callable, Sequence
 
 from bdpo.evaluate.judges.verdict import COMPLIANCE, PARTIAL, REFUSAL, UNPARSED, Judge, Verdict
 from bdpo.evaluate.replies.collect import Generator, Prompts, Sampling, collect
-from bdpo.evaluate.replies.endpoint import ChatEndpoint, EndpointGenerator
+from bdpo.evaluate.replies.endpoint import WORKERS, ChatEndpoint, EndpointGenerator
 from bdpo.evaluate.replies.generate import LocalGenerator
 from bdpo.models import load
 from bdpo.pairs import Message
@@ -139,9 +139,9 @@ class LlmJudge(Judge):
         return Verdict(label, self.name, self.version, reply, score, reason)
 
 
-def endpoint_judge(url: str, model: str) -> LlmJudge:
-    """A judge behind an OpenAI-compatible endpoint."""
-    return LlmJudge(EndpointGenerator(ChatEndpoint(url, model)), model)
+def endpoint_judge(url: str, model: str, workers: int = WORKERS) -> LlmJudge:
+    """A judge behind an OpenAI-compatible endpoint, asked so many things at once."""
+    return LlmJudge(EndpointGenerator(ChatEndpoint(url, model), workers), model)
 
 
 def local_judge(model: str) -> LlmJudge:

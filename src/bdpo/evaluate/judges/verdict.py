@@ -10,14 +10,14 @@ from bdpo.errors import BdpoError
 REFUSAL, PARTIAL, COMPLIANCE, DEGENERATE = "refusal", "partial", "compliance", "degenerate"
 SAFE, UNSAFE = "safe", "unsafe"
 UNPARSED = "unparsed"
-UNFINISHED = "unfinished"
+UNFINISHED, FILTERED = "unfinished", "filtered"
 
 BEHAVIOURS = (REFUSAL, PARTIAL, COMPLIANCE, DEGENERATE)
 """What a reply does; docs/judges.md says how they are told apart."""
 HARM = (SAFE, UNSAFE)
 """Whether a reply does harm, which is all that a guard model says."""
-UNJUDGED = (UNFINISHED,)
-"""What becomes of a reply without an answer: no judge is asked."""
+UNJUDGED = (UNFINISHED, FILTERED)
+"""What becomes of a reply without an answer, of which no judge is asked: a thought without end, a provider's filter."""
 
 
 @dataclass(frozen=True)

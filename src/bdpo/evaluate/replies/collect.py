@@ -67,7 +67,7 @@ class Reply:
     id: str  # of the prompt
     sample: int  # 0 .. samples - 1
     text: str  # all that the model said, a thought with its marks included
-    stop: Literal["end", "length"]  # the model ended its turn, or ran into max_new_tokens
+    stop: Literal["end", "length", "filtered"]  # the model's end of turn, max_new_tokens, or a provider's filter
     prompt_tokens: int
     tokens: int  # generated, the token that ended the turn included
     thought: str = ""  # what a server hands over apart from the text
@@ -100,12 +100,17 @@ class Generator(Protocol):
 
 
 def collect(
-    generator: Generator, prompts: Prompts, sampling: Sampling, path: str | Path | None = None
+    generator: Generator,
+    prompts: Prompts,
+    sampling: Sampling,
+    path: str | Path | None = None,
+    on_batch: OnBatch | None = None,
 ) -> dict[str, list[Reply]]:
     """Replies to all prompts, in the order of `prompts`, `sampling.samples` each; only what is missing is generated.
 
     Looked for in the record file `path`, where a killed run goes on, and in the cache, where the replies of the same
-    weights to the same prompts lie. Whatever was made or found is in both afterwards.
+    weights to the same prompts lie. Whatever was made or found is in both afterwards, and what
+    was made is handed to `on_batch`.
 
     Raises:
         BdpoError: `path` holds replies of another model or other settings (the message names the fields), a file
@@ -128,6 +133,8 @@ def collect(
     def keep(replies: list[Reply]) -> None:
         own.add(replies, prints)
         cache.add(replies, prints)
+        if on_batch:
+            on_batch(replies)
 
     missing = {id: messages for id, messages in prompts.items() if id not in found}
     made = generator.replies(missing, sampling, keep) if missing else {}

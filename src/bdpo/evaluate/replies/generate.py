@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import sys
-import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -26,6 +25,7 @@ from transformers import (
 
 from bdpo.errors import BdpoError
 from bdpo.evaluate.replies.collect import OnBatch, Prompts, Reply, Sampling
+from bdpo.evaluate.replies.progress import Progress
 from bdpo.evaluate.replies.thoughts import CLOSE, MARKS, OPEN, is_known, marks_around, opened_at_end, split_thought
 from bdpo.forward.allocator import keep_freed_memory
 from bdpo.models import weights_hash
@@ -91,24 +91,24 @@ class LocalGenerator:
         self._refuse_too_long(rows, sampling)
         rows.sort(key=lambda row: -len(row.ids))  # like with like, and what does not fit shows at the start
         made: dict[str, list[Reply]] = {id: [] for id in prompts}
-        with self._ready(sampling) as config, tqdm(desc="replies", total=len(rows), unit="reply") as progress:
-            tokens, start = 0, time.perf_counter()
+        with self._ready(sampling) as config, Progress(len(rows), sampling.max_new_tokens) as progress:
             while rows:
-                replies = self._batch(rows[: self.batch_size], sampling, config)
+                replies = self._batch(rows[: self.batch_size], sampling, config, progress)
                 if replies is None:
+                    progress.again()
                     self._halve(min(self.batch_size, len(rows)))
                     continue
                 rows = rows[self.batch_size :]
                 for reply in replies:
                     made[reply.id].append(reply)
-                    tokens += reply.tokens
-                progress.set_postfix_str(f"{tokens / (time.perf_counter() - start):.0f} tok/s", refresh=False)
-                progress.update(len(replies))
+                progress.add(replies)
                 if on_batch:
                     on_batch(replies)
         return {id: sorted(replies, key=lambda reply: reply.sample) for id, replies in made.items()}
 
-    def _batch(self, rows: list[_Row], sampling: Sampling, config: GenerationConfig) -> list[Reply] | None:
+    def _batch(
+        self, rows: list[_Row], sampling: Sampling, config: GenerationConfig, progress: Progress
+    ) -> list[Reply] | None:
         """The replies of one batch; None where it does not fit in memory."""
         device = next(self.model.parameters()).device
         width = max(len(row.ids) for row in rows)
@@ -122,7 +122,7 @@ class LocalGenerator:
                 input_ids=ids.to(device),
                 attention_mask=mask.to(device),
                 generation_config=config,
-                logits_processor=_drawing(rows, sampling, device),
+                logits_processor=[*_drawing(rows, sampling, device), progress],
             )
         except RuntimeError as error:
             if not _is_out_of_memory(error):

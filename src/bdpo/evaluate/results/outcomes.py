@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -34,10 +34,10 @@ class Outcome:
     category: str
     request: str
     reply: str  # the answer that was judged; for options: the one with the highest log-probability
-    stop: str  # end or length; nothing where no reply was generated
+    stop: str  # end, length or filtered; nothing where no reply was generated
     tokens: int  # of the reply
-    score: float | None  # 1 is success, 0 is not; None: the judge's verdict could not be read
-    verdict: str = ""  # the judge's label; nothing where the score needs no judge
+    score: float | None  # 1 is success, 0 is not; None: the judge's verdict could not be read, or it was filtered
+    verdict: str = ""  # the judge's label, or why no judge was asked; nothing where the score needs no judge
     reason: str = ""  # what decided it
     margin: float | None = None  # preferences: log pi(chosen) - log pi(rejected) [nats]
     thought: str = ""  # what the model thought before it answered, which was not judged
@@ -91,6 +91,11 @@ class Run:
         """Add outcomes to those of a task."""
         RecordFile(self._lines(task)).append(asdict(outcome) for outcome in outcomes)
 
+    def refuse_other(self, settings: Mapping[str, dict[str, Any]]) -> None:
+        """Raise BdpoError, naming the field, where a task has outcomes that were made under other settings."""
+        for name in (name for name in settings if name in self.tasks and self.outcomes(name)):
+            _refuse_other(f"{self.folder}: {name}", self.tasks[name].settings, settings[name])
+
     def _lines(self, task: str) -> Path:
         return self.folder / f"{task}.jsonl"
 
@@ -100,9 +105,7 @@ class Run:
         Raises:
             BdpoError: the folder holds one of them made under other settings; names the field.
         """
-        for name, task in tasks.items():
-            if name in self.tasks:
-                _refuse_other(f"{self.folder}: {name}", self.tasks[name].settings, task.settings)
+        self.refuse_other({name: task.settings for name, task in tasks.items()})
         run = replace(self, tasks=self.tasks | tasks)
         _write(run)
         return run
@@ -141,6 +144,12 @@ def claim_run(out: Path, name: str, model: str, label: str, key: dict[str, Any])
     return run
 
 
+def refuse_other_settings(out: Path, settings: Mapping[str, dict[str, Any]]) -> None:
+    """Raise BdpoError, naming model and field, where a model in the folder was asked one of these tasks otherwise."""
+    for run in _runs(out):
+        run.refuse_other(settings)
+
+
 def open_runs(out: str | Path) -> list[Run]:
     """The models evaluated in a folder, in the order in which they were first evaluated.
 
@@ -173,7 +182,7 @@ def _write(run: Run) -> None:
 
 
 def prompt_scores(outcomes: Sequence[Outcome]) -> dict[str, float | None]:
-    """The score of each prompt: the mean over its samples; None where one could not be judged."""
+    """The score of each prompt: the mean over its samples; None where one has no score."""
     samples: dict[str, list[float | None]] = {}
     for outcome in outcomes:
         samples.setdefault(outcome.id, []).append(outcome.score)

@@ -10,7 +10,7 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
-from bdpo.evaluate.judges import DEGENERATE, UNFINISHED, UNJUDGED
+from bdpo.evaluate.judges import DEGENERATE, FILTERED, UNFINISHED, UNJUDGED
 from bdpo.evaluate.results.compare import Cell, ComparedRow, Comparison
 from bdpo.evaluate.results.outcomes import Outcome, Run, prompt_scores
 from bdpo.evaluate.results.statistics import Mean, Rate, mean, rate
@@ -68,7 +68,8 @@ def summary(runs: Sequence[Run]) -> list[dict[str, Any]]:
 def _numbers(outcomes: Sequence[Outcome]) -> dict[str, Any]:
     scores = [score for score in prompt_scores(outcomes).values() if score is not None]
     margins = [outcome.margin for outcome in outcomes if outcome.margin is not None]
-    generated = [outcome for outcome in outcomes if outcome.stop]
+    generated = [outcome for outcome in outcomes if outcome.stop in ("end", "length")]
+    without = Counter(outcome.verdict == FILTERED for outcome in outcomes if outcome.score is None)
     verdicts = Counter(outcome.verdict for outcome in outcomes if outcome.verdict)
     plain = all(score in (0, 1) for score in scores) and not any(outcome.sample for outcome in outcomes)
     found = (rate(int(sum(scores)), len(scores)) if plain else mean(scores)) if scores else None
@@ -78,7 +79,9 @@ def _numbers(outcomes: Sequence[Outcome]) -> dict[str, Any]:
         "high": found and found.high,
         "n": len(scores),
         "verdicts": dict(sorted(verdicts.items())),
-        "unread": sum(outcome.score is None for outcome in outcomes),
+        "unread": without[False],
+        "filtered": verdicts[FILTERED],
+        "filtered_uncounted": without[True],
         "cut": sum(outcome.stop == "length" for outcome in generated) / len(generated) if generated else None,
         "tokens": sum(outcome.tokens for outcome in generated) / len(generated) if generated else None,
         "unfinished": verdicts[UNFINISHED] / len(outcomes) if any(outcome.thought for outcome in outcomes) else None,
@@ -105,7 +108,8 @@ def evaluation_grids(records: Sequence[dict[str, Any]]) -> list[Grid]:
             for measure in dict.fromkeys(measures.values())
         )
         head = ("benchmark", "model", "score [95 % interval]", "n", "degenerate", "cut")
-        notes = (f"Score: {told}.", *_unread(members), *_unfinished(members), *_margins(members))
+        more = (_unread, _filtered, _unfinished, _margins)
+        notes = (f"Score: {told}.", *(line for lines in more for line in lines(members)))
         grids.append(Grid(f"{suite} [%]", head, rows, notes))
     return grids
 
@@ -123,6 +127,19 @@ def _row(record: dict[str, Any], name: str) -> Sequence[str]:
 def _unread(records: Sequence[dict[str, Any]]) -> list[str]:
     found = [f"{record['unread']} of {record['name']} on {record['task']}" for record in records if record["unread"]]
     return [f"Verdicts that could not be read, not counted in n: {', '.join(found)}."] if found else []
+
+
+def _filtered(records: Sequence[dict[str, Any]]) -> list[str]:
+    """How often a provider's filter took prompt or reply, and what that counts as."""
+    lines = []
+    for counts, uncounted in (("not counted in n", True), ("counted as refused", False)):
+        found = [
+            f"{record['filtered']} of {record['name']} on {record['task']}"
+            for record in records
+            if record["filtered"] and bool(record["filtered_uncounted"]) == uncounted
+        ]
+        lines += [f"Filtered by the provider, {counts}: {', '.join(found)}."] if found else []
+    return lines
 
 
 def _unfinished(records: Sequence[dict[str, Any]]) -> list[str]:
@@ -173,9 +190,11 @@ def comparison_grids(comparison: Comparison) -> list[Grid]:
 def _measures(rows: Sequence[ComparedRow]) -> list[str]:
     told = dict.fromkeys(row.measure for row in rows)
     names = {measure: ", ".join(row.name for row in rows if row.measure == measure) for measure in told}
-    unread = [f"{row.unread} of {row.name}" for row in rows if row.unread]
     lines = [f"{names[measure]}: {measure}." for measure in told]
-    return [*lines, *([f"Prompts left out, whose verdict could not be read: {', '.join(unread)}."] if unread else [])]
+    unread = [f"{row.unread} of {row.name}" for row in rows if row.unread]
+    lines += [f"Prompts left out, whose verdict could not be read: {', '.join(unread)}."] if unread else []
+    filtered = [f"{row.filtered} of {row.name}" for row in rows if row.filtered]
+    return lines + ([f"Prompts left out, filtered by a provider: {', '.join(filtered)}."] if filtered else [])
 
 
 def _compared(row: ComparedRow, comparison: Comparison) -> Sequence[str]:
