@@ -33,7 +33,7 @@ from bdpo.evaluate.replies import Generator, Reply, Sampling, collect
 from bdpo.evaluate.results import Outcome, Run, TaskRecord, claim_run, open_runs
 from bdpo.evaluate.tables import evaluation_grids, summary
 from bdpo.evaluate.transforms import transform_items
-from bdpo.files import write_json, write_whole
+from bdpo.files import folder_held, write_json, write_whole
 from bdpo.pairs import load_pairs
 
 JUDGED_AT_A_TIME = 64  # prompts whose verdicts or log-probabilities a killed evaluation may lose
@@ -133,10 +133,16 @@ def evaluate(
         The summary of all models in the folder (see `tables.summary`).
 
     Raises:
-        BdpoError: the folder holds results of other weights or settings (the field is named) or cannot be written,
-            or what generating and judging raise.
+        BdpoError: the folder holds results of other weights or settings (the field is named), another process
+            evaluates into it, it cannot be written, or what generating and judging raise.
     """
-    out = Path(out)
+    with folder_held(Path(out)):
+        return _evaluate(subjects, tasks, Path(out), judge, harness)
+
+
+def _evaluate(
+    subjects: Iterable[Subject], tasks: Sequence[Task], out: Path, judge: Judge, harness: Harness | None
+) -> list[dict[str, Any]]:
     for subject in subjects:
         run = claim_run(out, subject.name, subject.model_name, subject.label, subject.key)
         run = run.with_tasks({task.name: task.record for task in tasks})

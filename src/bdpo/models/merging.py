@@ -14,16 +14,16 @@ def merge(run: str | Path, out: str | Path, *, dtype: str = "auto") -> Path:
     """Write the adapter in `run` merged into its base as plain weights that any engine loads.
 
     Raises:
-        BdpoError: `run` is not an adapter folder, or `out` already holds something.
+        BdpoError: `run` is not an adapter folder, `out` already holds something, or another process writes it.
     """
     out = Path(out)
     folder = resolve(run)
     if not (folder / "adapter_config.json").exists():
         raise BdpoError(f"{folder} holds no adapter (adapter_config.json): there is nothing to merge.")
-    if out.exists() and any(out.iterdir()):
-        raise BdpoError(f"{out} is not empty: choose another --out or empty it.")
-    loaded = load(folder, dtype=dtype)
-    with folder_made_whole(out) as work:
+    with folder_made_whole(out, wait=False) as work:
+        if out.exists() and not (out.is_dir() and not any(out.iterdir())):
+            raise BdpoError(f"{out} is not empty: choose another --out or empty it.")
+        loaded = load(folder, dtype=dtype)
         loaded.model.merge_and_unload().save_pretrained(work)
         loaded.tokenizer.save_pretrained(work)
     return out
