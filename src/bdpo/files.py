@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from filelock import FileLock, Timeout
+from psutil import pid_exists
 
 from bdpo.errors import BdpoError, first_line
 
@@ -58,6 +59,9 @@ def file_made_whole(path: Path) -> Iterator[Path]:
     temporary = path.with_name(f".{path.name}.{os.getpid()}")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
+        for left in path.parent.glob(f".{glob.escape(path.name)}.*"):
+            if left.suffix[1:].isdigit() and not pid_exists(int(left.suffix[1:])):  # by a process that was killed
+                left.unlink(missing_ok=True)
         yield temporary
         with temporary.open("rb") as file:
             os.fsync(file.fileno())

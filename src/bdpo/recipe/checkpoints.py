@@ -145,7 +145,7 @@ class CheckpointKeeper(TrainerCallback):
             out = Path(args.output_dir)
             write_manifest(out / f"checkpoint-{state.global_step}", resumable=not args.save_only_model)
             best = state.best_model_checkpoint
-            rotate_checkpoints(str(out), save_total_limit=self.limit, best_model_checkpoint=best, use_mtime=True)
+            rotate_checkpoints(str(out), save_total_limit=self.limit, best_model_checkpoint=best)
         self.saved_at = state.global_step
         if self.stopping:
             self.stop.now()

@@ -52,7 +52,10 @@ def claimed(out: Path, resume: bool) -> Iterator[Checkpoints]:
             _refuse_to_begin(out, found)
         for checkpoint, why in found.passed_over.items():
             print(f"{checkpoint} is passed over: {why}.", file=sys.stderr)
-        yield broadcast_object_list([found])[0] if processes().num_processes > 1 else found
+        try:
+            yield broadcast_object_list([found])[0] if processes().num_processes > 1 else found
+        finally:
+            _move_result(out)
 
 
 def how_to_go_on(out: Path) -> str:
@@ -62,7 +65,7 @@ def how_to_go_on(out: Path) -> str:
     found = find_checkpoints(out, read=False)
     if found.complete:
         return "run the same command again with --resume"
-    if (out / CARD).exists() or (out / _SAVED).exists():
+    if (out / CARD).exists():
         return "the run is finished"
     if found.alone or _held(out):
         return "to begin again choose another --out, or remove it"
@@ -87,7 +90,8 @@ def _refuse_to_begin(out: Path, found: Checkpoints) -> None:
     if found.complete:
         raise BdpoError(f"{out} is not empty: resume it (--resume), choose another --out, or remove it.")
     if found.alone or _held(out):
-        raise BdpoError(f"{out} is not empty: choose another --out, or remove it.")
+        holds = "holds a finished run" if (out / CARD).exists() else "is not empty"
+        raise BdpoError(f"{out} {holds}: choose another --out, or remove it.")
 
 
 def _held(out: Path) -> list[str]:
