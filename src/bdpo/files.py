@@ -1,20 +1,31 @@
-"""What every artefact needs: written whole or not at all, refused in one sentence, known by its key."""
+"""What every artefact needs: written whole or not at all, by one process, refused in one sentence, known by its key."""
 
 from __future__ import annotations
 
+import errno
+import glob
 import hashlib
 import json
 import os
+import re
 import shutil
+import socket
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
-from safetensors import SafetensorError
+from filelock import FileLock, Timeout
+from psutil import pid_exists
 
 from bdpo.errors import BdpoError, first_line
+
+LOCK = ".lock"
+_NO_LOCKS = (errno.ENOSYS, errno.ENOLCK, errno.EOPNOTSUPP)  # of a file system
+# what cannot be written says so as OSError, or in the words of the Rust and C++ under tokenizers, safetensors and torch
+_NOT_WRITABLE = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EACCES, errno.EPERM)
+_WRITERS = re.compile(r"(?:strerror|I/O error): ([\w -]+)|([\w -]+) \(os error|unexpected pos|PytorchStreamWriter")
 
 
 def cache_dir() -> Path:
@@ -29,24 +40,47 @@ def cache_dir() -> Path:
 
 
 def write_whole(path: Path, content: bytes | str) -> None:
-    """Write a file (text as UTF-8) whole or not at all: to disk under another name, then renamed.
+    """Write a file (text as UTF-8) whole or not at all.
 
     Raises:
         BdpoError: it cannot be written; what was there before is kept.
     """
-    data = content.encode() if isinstance(content, str) else content
+    with file_made_whole(path) as temporary:
+        temporary.write_bytes(content.encode() if isinstance(content, str) else content)
+
+
+@contextmanager
+def file_made_whole(path: Path) -> Iterator[Path]:
+    """A file to write under another name, which is then brought to disk and renamed to `path`.
+
+    Raises:
+        BdpoError: it cannot be written; what was there before is kept.
+    """
     temporary = path.with_name(f".{path.name}.{os.getpid()}")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        temporary.write_bytes(data)
+        for left in path.parent.glob(f".{glob.escape(path.name)}.*"):
+            if left.suffix[1:].isdigit() and not pid_exists(int(left.suffix[1:])):  # by a process that was killed
+                left.unlink(missing_ok=True)
+        yield temporary
         with temporary.open("rb") as file:
             os.fsync(file.fileno())
         temporary.replace(path)
     except OSError as error:
-        temporary.unlink(missing_ok=True)
         raise BdpoError(
             f"Cannot write {path} ({error.strerror}): make room, or choose another --out. What is there is kept."
         ) from error
+    finally:
+        with suppress(OSError):
+            temporary.unlink(missing_ok=True)
+
+
+def not_writable(error: BaseException) -> str | None:
+    """Why something could not be written, where that is what an error says; else None."""
+    if isinstance(error, OSError):
+        return error.strerror if error.errno in _NOT_WRITABLE else None
+    said = _WRITERS.search(str(error))
+    return said and (said[1] or said[2] or "no room is left").strip()
 
 
 def write_json(path: Path, content: Any) -> None:
@@ -54,11 +88,12 @@ def write_json(path: Path, content: Any) -> None:
     write_whole(path, json.dumps(content, indent=2, ensure_ascii=False) + "\n")
 
 
-def read_json(path: Path, mend: str) -> dict[str, Any]:
+def read_json(path: Path, mend: str, **fields: type) -> dict[str, Any]:
     """The object in a JSON file.
 
     Args:
         mend: what to do where the file cannot be read, as the end of a sentence.
+        fields: what must be in it, and of which type.
 
     Raises:
         BdpoError: no such file, or it holds something else.
@@ -67,36 +102,115 @@ def read_json(path: Path, mend: str) -> dict[str, Any]:
         content = json.loads(path.read_text(encoding="utf-8"))
     except OSError as error:
         raise BdpoError(f"{path} cannot be read ({error.strerror}): {mend}.") from error
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise BdpoError(f"{path} is not JSON ({first_line(error)}): {mend}.") from error
     if not isinstance(content, dict):
         raise BdpoError(f"{path} holds a {type(content).__name__} where an object is expected: {mend}.")
+    for field, kind in fields.items():
+        if not isinstance(content.get(field), kind):
+            raise BdpoError(f"{path} holds no '{field}', or not as it was written: {mend}.")
     return content
 
 
 @contextmanager
-def folder_made_whole(folder: Path) -> Iterator[Path]:
-    """A work folder that becomes `folder` in one rename, or vanishes: nothing half-made is ever seen."""
+def folder_held(folder: Path) -> Iterator[None]:
+    """Hold a folder, made where there is none, against other processes; what a dead one held is taken over.
+
+    Raises:
+        BdpoError: a living process holds it (which is named), or it cannot be written.
+    """
+    made = not folder.exists()
+    try:
+        with ExitStack() as stack:
+            try:
+                folder.mkdir(parents=True, exist_ok=True)
+                stack.enter_context(_locked(folder / LOCK, folder, wait=False))
+            except OSError as error:
+                raise BdpoError(
+                    f"Cannot write in {folder} ({error.strerror}): make it writable, or choose another --out."
+                ) from error
+            yield
+    finally:
+        if made:  # and nothing was written
+            with suppress(OSError):
+                folder.rmdir()
+
+
+def refuse_held(folder: Path) -> None:
+    """Raise BdpoError where a living process writes in `folder`."""
+    lock = folder / LOCK
+    if lock.exists() and os.access(lock, os.W_OK):  # what we may only read cannot be asked
+        with _locked(lock, folder, wait=False):
+            pass
+
+
+@contextmanager
+def _locked(lock: Path, folder: Path, *, wait: bool) -> Iterator[None]:
+    """Hold a lock file, which says who does and is removed afterwards."""
+    held = FileLock(lock, fallback_to_soft=False)
+    try:
+        held.acquire(timeout=-1 if wait else 0.2)  # a file that its holder just removed is tried again
+    except Timeout:
+        raise BdpoError(
+            f"{folder} is in use by {_holder(lock)}, which is still running: wait for it, or choose another --out."
+        ) from None
+    except OSError as error:
+        if error.errno not in _NO_LOCKS:
+            raise
+        yield  # unlocked
+        return
+    try:
+        with suppress(OSError):
+            lock.write_text(f"process {os.getpid()} on {socket.gethostname()}", encoding="utf-8")
+        yield
+    finally:
+        with suppress(OSError):
+            lock.unlink()
+        held.release()
+
+
+def _holder(lock: Path) -> str:
+    with suppress(OSError, ValueError):
+        said = lock.read_text(encoding="utf-8")
+        if re.fullmatch(r"process \d+ on [\w.-]+", said):
+            return said
+    return "another process"
+
+
+@contextmanager
+def folder_made_whole(folder: Path, *, wait: bool = True) -> Iterator[Path]:
+    """A work folder that becomes `folder` in one rename, or vanishes: nothing half-made is ever seen.
+
+    One process at a time makes it: others wait, after which their result is thrown away for the one that is there, or
+    with `wait` off are refused. What dead processes left of theirs is removed.
+
+    Raises:
+        BdpoError: it cannot be written; or a living process makes it, and `wait` is off.
+    """
     work = folder.with_name(f".{folder.name}-{os.getpid()}")
     try:
-        shutil.rmtree(work, ignore_errors=True)
-        work.mkdir(parents=True)
-        yield work
-        if folder.is_dir() and not any(folder.iterdir()):
-            folder.rmdir()
-        try:
-            work.rename(folder)
-        except OSError:
-            if not folder.exists():  # otherwise another process was faster, and its result is the same
-                raise
-    except (OSError, SafetensorError) as error:
-        reason = getattr(error, "strerror", None) or first_line(error)
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        with _locked(folder.with_name(f".{folder.name}{LOCK}"), folder, wait=wait):
+            for left in folder.parent.glob(f".{glob.escape(folder.name)}-*"):
+                if left.name.removeprefix(f".{folder.name}-").isdigit():
+                    shutil.rmtree(left, ignore_errors=True)
+            try:
+                work.mkdir()
+                yield work
+                if folder.is_dir() and not any(folder.iterdir()):
+                    folder.rmdir()
+                if not folder.exists():  # otherwise another process was faster, and its result is the same
+                    work.rename(folder)
+            finally:
+                shutil.rmtree(work, ignore_errors=True)
+    except Exception as error:
+        reason = error.strerror if isinstance(error, OSError) else not_writable(error)
+        if reason is None:
+            raise
         raise BdpoError(
             f"Could not write {folder} ({reason}): make room there, or choose another place "
             "(BDPO_CACHE moves the cache)."
         ) from error
-    finally:
-        shutil.rmtree(work, ignore_errors=True)
 
 
 def file_hash(path: Path) -> str:

@@ -3,10 +3,16 @@
 from __future__ import annotations
 
 import os
-from typing import TYPE_CHECKING
+import signal
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from accelerate import PartialState
+
+_STOPS = (signal.SIGINT, signal.SIGTERM)
 
 
 def processes() -> PartialState:
@@ -38,3 +44,56 @@ def first_to_say(sentence: str) -> bool:
         return store.add(f"bdpo: {sentence}", 1) == 1
     except RuntimeError:  # the launcher is gone
         return True
+
+
+class Stopped(KeyboardInterrupt):
+    """Ctrl-C or SIGTERM, whose number it has; a process that ends by it exits with 128 + the number."""
+
+    def __init__(self, number: int) -> None:
+        super().__init__()
+        self.number = number
+
+
+class Stop:
+    """A handler of Ctrl-C and SIGTERM: raises `Stopped`, or, where it is told to wait, notes the first and says so."""
+
+    def __init__(self) -> None:
+        self.waits = False
+        self.noted: int | None = None  # the signal
+        self._owner = os.getpid()
+
+    def __call__(self, number: int, frame: Any) -> None:
+        """Handle a signal."""
+        if os.getpid() != self._owner:  # a data loader's process: Ctrl-C reaches it too, and its parent will end it
+            if number == signal.SIGTERM:
+                os._exit(128 + number)
+            return
+        if not self.waits or self.noted is not None:
+            raise Stopped(number)
+        self.noted = number
+        os.write(2, b"\nbdpo: Stopping as soon as a checkpoint is written; once more stops at once.\n")
+
+    def now(self) -> None:
+        """Raise `Stopped` where a signal was noted."""
+        if self.noted is not None:
+            raise Stopped(self.noted)
+
+
+@contextmanager
+def stoppable() -> Iterator[Stop]:
+    """Ctrl-C and SIGTERM go to a `Stop`; what they did before is restored afterwards.
+
+    Not where the signals are ignored (nohup, a job in a script's background), outside the main thread, nor in one of
+    several processes, which could wait for each other for ever: their launcher ends them.
+    """
+    stop = Stop()
+    before = {}
+    if os.environ.get("WORLD_SIZE", "1") == "1" and threading.current_thread() is threading.main_thread():
+        for number in _STOPS:
+            if signal.getsignal(number) not in (signal.SIG_IGN, None):
+                before[number] = signal.signal(number, stop)
+    try:
+        yield stop
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)

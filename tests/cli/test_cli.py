@@ -19,6 +19,7 @@ import bdpo.recipe.run
 from bdpo.cli import app
 from bdpo.errors import BdpoError
 from bdpo.pairs import write_pairs
+from bdpo.recipe.checkpoints import write_manifest
 from bdpo.score.folder import open_scores
 from tiny import Bdpo, make_pairs, tiny_model, tiny_tokenizer
 
@@ -261,6 +262,9 @@ def test_ctrl_c_says_how_to_go_on(bdpo_: Bdpo, monkeypatch: pytest.MonkeyPatch) 
     said = "bdpo: Stopped. What was written is kept; run the same command again"
     assert (code, err) == (130, f"{said}.\n"), "no checkpoint to resume from"
     Path("stopped/checkpoint-3").mkdir(parents=True)
+    code, _, err = bdpo_("train", "--config", "recipe.yaml", "--out", "stopped")
+    assert (code, err) == (130, f"{said}.\n"), "nor from one that is not complete"
+    write_manifest(Path("stopped/checkpoint-3"), resumable=True)
     code, _, err = bdpo_("train", "--config", "recipe.yaml", "--out", "stopped")
     assert (code, err) == (130, f"{said} with --resume.\n")
     monkeypatch.setattr(bdpo.recipe.parts, "load_model", stopped)

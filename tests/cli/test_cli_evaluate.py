@@ -102,7 +102,10 @@ MISTAKES = {
         "evaluate base --chat-template-kwargs enable_thinking=false --out never",
         "--chat-template-kwargs: 'enable_thinking=false' is no JSON object; write it like",
     ),
-    "no variable": ('evaluate base --chat-template-kwargs {"a-b":1} --out never', "the chat template has no variable 'a-b'"),
+    "no variable": (
+        'evaluate base --chat-template-kwargs {"a-b":1} --out never',
+        "the chat template has no variable 'a-b'",
+    ),
     "no template": ("evaluate base --chat-template nowhere --out never", "--chat-template: nowhere cannot be read (No"),
     "a template for a server": (
         "evaluate x --endpoint http://localhost:1/v1 --chat-template pairs.jsonl --out never",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import sys
 import warnings
 from functools import partial
@@ -14,7 +15,7 @@ import typer
 
 from bdpo.cli.evaluate import EPILOG, evaluate_app
 from bdpo.errors import BdpoError
-from bdpo.processes import first_to_say
+from bdpo.processes import first_to_say, stoppable
 
 app = typer.Typer(
     help="Balanced DPO for the safety alignment of chat models: check data, measure, train, evaluate, compare.",
@@ -202,6 +203,7 @@ def train(
     from bdpo.cli.tables import render_metrics
     from bdpo.processes import processes
     from bdpo.recipe.data import RunData
+    from bdpo.recipe.folder import how_to_go_on
     from bdpo.recipe.run import run_recipe
     from bdpo.recipe.sections import load_recipe
 
@@ -227,8 +229,8 @@ def train(
         callbacks.append(EvaluationCallback(recipe.evaluate, make_judge("rules"), recipe.data.seed))
     try:
         result = run_recipe(recipe, out, resume=resume, callbacks=callbacks, on_data=say)
-    except KeyboardInterrupt:
-        _stopped(" with --resume" if any(out.glob("checkpoint-*")) else "")
+    except KeyboardInterrupt as stop:
+        _stopped(stop, how_to_go_on(out))
     if processes().is_main_process:
         render_metrics(result.metrics, result.history, console)
         _say(console, f"The run lies in {out} (README.md is its model card).")
@@ -278,7 +280,8 @@ def main() -> None:
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")  # no warnings when a data loader forks
     warnings.filterwarnings("ignore", category=FutureWarning)  # peft calls what transformers renamed
     try:
-        app()
+        with stoppable():
+            app()
     except BdpoError as error:
         if debug:
             raise
@@ -287,14 +290,17 @@ def main() -> None:
         if debug:
             raise
         _fail(f"{error.filename or 'A file'}: {error.strerror or error}.")
-    except SystemExit as stop:
-        if isinstance(getattr(stop.__context__, "__cause__", None), KeyboardInterrupt):  # Typer makes it an exit
-            _stopped()
+    except KeyboardInterrupt as stop:
+        _stopped(stop)
+    except SystemExit as end:
+        stopped = getattr(end.__context__, "__cause__", None)  # Typer makes an exit of it
+        if isinstance(stopped, KeyboardInterrupt):
+            _stopped(stopped)
         raise
 
 
-def _stopped(how: str = "") -> NoReturn:
-    _fail(f"Stopped. What was written is kept; run the same command again{how}.", 130)
+def _stopped(stop: BaseException, how: str = "run the same command again") -> NoReturn:
+    _fail(f"Stopped. What was written is kept; {how}.", 128 + getattr(stop, "number", signal.SIGINT))
 
 
 def _fail(sentence: str, code: int = 2) -> NoReturn:

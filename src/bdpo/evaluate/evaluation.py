@@ -28,7 +28,7 @@ from bdpo.evaluate.replies.pool import models_sharing_base
 from bdpo.evaluate.replies.progress import Estimate
 from bdpo.evaluate.results.outcomes import Outcome, Run, claim_run, open_runs, refuse_other_settings
 from bdpo.evaluate.results.tables import evaluation_grids, summary
-from bdpo.files import write_json, write_whole
+from bdpo.files import folder_held, write_json, write_whole
 from bdpo.pairs.rendering import set_template_kwargs
 
 JUDGED_AT_A_TIME = 64  # prompts whose verdicts or log-probabilities a killed evaluation may lose
@@ -130,9 +130,15 @@ def evaluate(
 
     Raises:
         BdpoError: the folder holds results of other weights or of other settings, be it of another model (the field is
-            named), or cannot be written, or what generating and judging raise.
+            named), another process evaluates into it, it cannot be written, or what generating and judging raise.
     """
-    out = Path(out)
+    with folder_held(Path(out)):
+        return _evaluate(subjects, tasks, Path(out), judge, harness)
+
+
+def _evaluate(
+    subjects: Iterable[Subject], tasks: Sequence[Task], out: Path, judge: Judge, harness: Harness | None
+) -> list[dict[str, Any]]:
     settings = {task.name: task.record.settings for task in tasks}
     refuse_other_settings(out, settings | (harness.settings if harness else {}))
     for subject in subjects:

@@ -25,7 +25,8 @@ def starter() -> Path:
     folder = cache_dir() / "models" / STARTER_FOLDER
     if not folder.exists():
         with folder_made_whole(folder) as work:
-            _convert(_download_starter(work), work)
+            if not folder.exists():  # no other process made it while this one waited
+                _convert(_download_starter(work), work)
     return folder
 
 
@@ -36,8 +37,9 @@ def converted(path: Path) -> Path:
     folder = cache_dir() / "models" / f"{path.stem}-{file_hash(path)[:12]}-f32"
     if not folder.exists():
         with folder_made_whole(folder) as work:
-            shutil.copyfile(path, work / "model.gguf")
-            _convert(work / "model.gguf", work)
+            if not folder.exists():
+                shutil.copyfile(path, work / "model.gguf")
+                _convert(work / "model.gguf", work)
     return folder
 
 

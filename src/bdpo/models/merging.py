@@ -29,21 +29,23 @@ def merge(run: str | Path, out: str | Path, *, dtype: str = "auto") -> Path:
     written is read again, and its logits on a few prompts are compared with those of the adapter on its base.
 
     Raises:
-        BdpoError: `run` is not an adapter folder, its kind cannot be merged, `out` already holds something, or the
-            merged weights give other logits.
+        BdpoError: `run` is not an adapter folder, its kind cannot be merged, `out` already holds something or another
+            process writes it, or the merged weights give other logits.
     """
     out = Path(out)
     folder = resolve(run)
     if not (folder / "adapter_config.json").exists():
         raise BdpoError(f"{folder} holds no adapter (adapter_config.json): there is nothing to merge.")
-    if out.exists() and any(out.iterdir()):
-        raise BdpoError(f"{out} is not empty: choose another --out or empty it.")
-    loaded = load(folder, dtype=dtype)
-    if not hasattr(loaded.model.base_model, "merge_and_unload"):
-        kind = loaded.model.active_peft_config.peft_type.value
-        raise BdpoError(f"{folder} holds an adapter of the kind {kind}, which cannot be merged: load it on its base.")
-    expected = _logits(loaded)
-    with folder_made_whole(out) as work:
+    with folder_made_whole(out, wait=False) as work:
+        if out.exists() and not (out.is_dir() and not any(out.iterdir())):
+            raise BdpoError(f"{out} is not empty: choose another --out or empty it.")
+        loaded = load(folder, dtype=dtype)
+        if not hasattr(loaded.model.base_model, "merge_and_unload"):
+            kind = loaded.model.active_peft_config.peft_type.value
+            raise BdpoError(
+                f"{folder} holds an adapter of the kind {kind}, which cannot be merged: load it on its base."
+            )
+        expected = _logits(loaded)
         _merged(loaded.model).save_pretrained(work)
         loaded.tokenizer.save_pretrained(work)
         stored = loaded.model.dtype

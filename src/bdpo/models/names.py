@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from bdpo.errors import BdpoError, first_line
-from bdpo.files import read_json
+from bdpo.files import read_json, refuse_held
 from bdpo.models.gguf import STARTER, STARTER_FOLDER, converted, starter
 
 
@@ -19,12 +19,13 @@ def resolve(name: str | Path, *, revision: str | None = None) -> Path:
     """Turn a model name into a local folder, downloading or converting it where needed.
 
     Raises:
-        BdpoError: unknown model, hash mismatch, no network, no room on the disk.
+        BdpoError: unknown model, hash mismatch, no network, no room on the disk, or a run that still writes there.
     """
     path = Path(name).expanduser()
     if str(name) == STARTER or (path.name == STARTER_FOLDER and not path.exists()):  # the other machine's cache
         return starter()
     if path.is_dir():
+        refuse_held(path)
         if not any((path / f).exists() for f in ("config.json", "adapter_config.json")):
             raise BdpoError(f"{path} holds neither config.json nor adapter_config.json: it is not a model folder.")
         return path

@@ -1,9 +1,10 @@
 """The scored data set on disk, between stage 1 and stage 2.
 
-manifest.json            what the numbers depend on (`key`), versions and counts
+manifest.json            what the numbers depend on (`key`), versions and counts, and a checksum of all that
 data/part-00000.parquet  the columns of `COLUMNS`, some pairs a part, in the order of the data
-data/.part-00000.sha256  its checksum, written after it: a part without one, or with a wrong one, is made again
-.arrow/                  the memory-mapped copy that reading works from; it may be removed
+data/.part-00000.sha256  checksum of its bytes, its name and the key, written after it: a part without one, or with
+                         another one, is made again
+.arrow/                  the memory-mapped copy that reading works from, with its checksum; it may be removed
 """
 
 from __future__ import annotations
@@ -11,8 +12,7 @@ from __future__ import annotations
 import hashlib
 import os
 import weakref
-from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -20,10 +20,18 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 from datasets import Dataset
-from datasets.utils import are_progress_bars_disabled, disable_progress_bars, enable_progress_bars
 
 from bdpo.errors import BdpoError
-from bdpo.files import cache_dir, file_hash, key_difference, read_json, write_json, write_whole
+from bdpo.files import (
+    cache_dir,
+    file_hash,
+    file_made_whole,
+    key_difference,
+    key_digest,
+    read_json,
+    write_json,
+    write_whole,
+)
 
 FORMAT = 2
 
@@ -60,54 +68,84 @@ def open_scores(path: str | Path) -> ScoredData:
     path = Path(path)
     manifest = _read_manifest(path)
     parts = [part_path(path, part) for part in range(manifest["parts"])]
-    damaged = [part.name for part in parts if not is_whole(part)]
+    damaged = [part.name for part in parts if not is_whole(part, manifest["key"])]
     if damaged:
         raise BdpoError(
             f"{path}: {len(damaged)} of {len(parts)} parts are missing or damaged (first: {damaged[0]}). Run the same "
             "`bdpo score` again: it makes just these anew."
         )
-    copy = path if os.access(path, os.W_OK) else cache_dir()
-    with _no_progress_bar():  # "Generating train split" would say nothing to the user
-        rows = Dataset.from_parquet([str(part) for part in parts], cache_dir=str(copy / ".arrow"))
-    return ScoredData(rows, manifest, path)
+    return ScoredData(Dataset.from_file(str(_memory_mapped(path, parts))), manifest, path)
 
 
-@contextmanager
-def _no_progress_bar() -> Iterator[None]:
-    shown = not are_progress_bars_disabled()
-    disable_progress_bars()
-    try:
-        yield
-    finally:
-        if shown:
-            enable_progress_bars()
+def _memory_mapped(path: Path, parts: list[Path]) -> Path:
+    """The rows of all parts in one Arrow file, made where there is none of these parts with its checksum."""
+    place = (path if os.access(path, os.W_OK) else cache_dir()) / ".arrow"
+    made_of = hashlib.sha256("".join(_checksum_path(part).read_text() for part in parts).encode()).hexdigest()
+    copy, checksum = place / f"{made_of[:20]}.arrow", place / f"{made_of[:20]}.sha256"
+    if copy.exists() and checksum.exists() and checksum.read_text() == file_hash(copy):
+        return copy
+    with file_made_whole(copy) as work, pa.OSFile(str(work), "wb") as sink, pa.ipc.new_stream(sink, COLUMNS) as rows:
+        for part in parts:
+            rows.write_table(pq.read_table(part, schema=COLUMNS))
+    write_whole(checksum, file_hash(copy))
+    return copy
 
 
 def claim(out: Path, manifest: dict[str, Any]) -> None:
-    """Make `out` ours, or check that what it holds depends on the same things."""
+    """Make `out` ours, or check that what it holds depends on the same things; a damaged manifest is written again.
+
+    Raises:
+        BdpoError: it holds scores that depend on something else, or something else, or cannot be written.
+    """
     if (out / "manifest.json").exists():
-        different = key_difference(_read_manifest(out)["key"], manifest["key"])
-        if different:
-            raise BdpoError(
-                f"{out} holds scores that depend on something else; it differs in {'; '.join(different)}. "
-                "Choose another --out, or remove the folder."
-            )
-        return
+        try:
+            there = _read_manifest(out)
+        except BdpoError:
+            if not _holds_parts_of(out, manifest["key"]):  # then the key must say that these are the same scores
+                there = read_json(out / "manifest.json", "score into another folder", key=dict)
+                _refuse_other(out, there["key"], manifest["key"])
+            return write_manifest(out, manifest)
+        return _refuse_other(out, there["key"], manifest["key"])
     try:
         if out.exists() and (not out.is_dir() or any(not held.name.startswith(".") for held in out.iterdir())):
             raise BdpoError(f"{out} is not an empty folder and holds no scores: choose another --out.")
         out.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise BdpoError(f"Cannot write in {out} ({error.strerror}): choose another --out.") from error
-    write_json(out / "manifest.json", manifest)
+    write_manifest(out, manifest)
+
+
+def _refuse_other(out: Path, there: dict[str, Any], key: dict[str, Any]) -> None:
+    different = key_difference(there, key)
+    if different:
+        raise BdpoError(
+            f"{out} holds scores that depend on something else; it differs in {'; '.join(different)}. "
+            "Choose another --out, or remove the folder."
+        )
+
+
+def _holds_parts_of(out: Path, key: dict[str, Any]) -> bool:
+    """Whether a folder whose manifest cannot be read holds parts for this key, or nothing beside the manifest."""
+    parts = list((out / "data").glob("*.parquet"))
+    if any(is_whole(part, key) for part in parts):
+        return True
+    return not parts and all(held.name in ("manifest.json", "data") or held.name[0] == "." for held in out.iterdir())
+
+
+def write_manifest(out: Path, manifest: dict[str, Any]) -> None:
+    write_json(out / "manifest.json", manifest | {"checksum": key_digest(manifest)})
 
 
 def _read_manifest(path: Path) -> dict[str, Any]:
-    if not (path / "manifest.json").exists():
+    file = path / "manifest.json"
+    if not file.exists():
         raise BdpoError(f"{path} is not a scored folder (no manifest.json): run `bdpo score` first.")
-    manifest = read_json(path / "manifest.json", "score into another folder")
-    if manifest.get("format") != FORMAT:
-        raise BdpoError(f"{path / 'manifest.json'} is of another format: score again with this version of bdpo.")
+    manifest = read_json(file, "score into another folder", format=int, key=dict, parts=int)
+    if manifest["format"] != FORMAT:
+        raise BdpoError(f"{file} is of another format: score again with this version of bdpo.")
+    content = {field: value for field, value in manifest.items() if field != "checksum"}
+    if manifest.get("checksum") != key_digest(content):
+        raise BdpoError(f"{file} is damaged: run the same `bdpo score` again, or score into another folder.")
     return manifest
 
 
@@ -115,11 +153,18 @@ def part_path(out: Path, part: int) -> Path:
     return out / "data" / f"part-{part:05d}.parquet"
 
 
-def is_whole(part: Path) -> bool:
+def is_whole(part: Path, key: dict[str, Any] | None = None) -> bool:
+    """Whether a part is there as it was written, under its own name and for this key; None: the manifest's."""
     checksum = _checksum_path(part)
     if not (part.exists() and checksum.exists()):
         return False
-    return file_hash(part) == checksum.read_text().strip()
+    return _checksum(part, file_hash(part), key) == checksum.read_text(encoding="utf-8", errors="replace").strip()
+
+
+def _checksum(part: Path, bytes_hash: str, key: dict[str, Any] | None = None) -> str:
+    if key is None:
+        key = read_json(part.parents[1] / "manifest.json", "score into another folder", key=dict)["key"]
+    return hashlib.sha256(f"{key_digest(key)} {part.name} {bytes_hash}".encode()).hexdigest()
 
 
 def _checksum_path(part: Path) -> Path:
@@ -127,9 +172,11 @@ def _checksum_path(part: Path) -> Path:
 
 
 def write_part(path: Path, rows: Iterable[dict[str, Any]]) -> None:
+    """Write a part and its checksum; one that another process wrote meanwhile is kept."""
     sink = pa.BufferOutputStream()
     pq.write_table(pa.Table.from_pylist(list(rows), schema=COLUMNS), sink)
     data = sink.getvalue().to_pybytes()
-    _checksum_path(path).unlink(missing_ok=True)
+    if is_whole(path):
+        return
     write_whole(path, data)
-    write_whole(_checksum_path(path), hashlib.sha256(data).hexdigest())
+    write_whole(_checksum_path(path), _checksum(path, hashlib.sha256(data).hexdigest()))

@@ -91,14 +91,15 @@ def score(
     state = processes()
     with state.main_process_first():
         claim(out, manifest)
-    missing = [part for part in range(manifest["parts"]) if not is_whole(part_path(out, part))]
+    missing = [part for part in range(manifest["parts"]) if not is_whole(part_path(out, part), manifest["key"])]
     state.wait_for_everyone()  # all look before any writes, so that all share the same list
     mine = missing[state.process_index :: state.num_processes]
     if mine:
         what = "scoring held-out pairs" if training else "scoring"
         _make_parts(model, pairs, tokenized, mine, out, context, options, what)
     state.wait_for_everyone()
-    return replace(open_scores(out), scored_by=weakref.ref(model))
+    with state.main_process_first():  # it makes the memory-mapped copy
+        return replace(open_scores(out), scored_by=weakref.ref(model))
 
 
 @torch.no_grad()

@@ -183,7 +183,12 @@ class BDPOTrainer(Trainer):
         )
 
     def get_batch_samples(self, epoch_iterator: Any, num_batches: int, device: torch.device) -> tuple[list[Any], Any]:
-        """The micro-batches of a step, and how many pairs the step has over all processes."""
+        """The micro-batches of a step, and how many pairs the step has over all processes.
+
+        None beyond the last step: Trainer would take one more where it resumes from a checkpoint of the last one.
+        """
+        if self.state.global_step >= self.state.max_steps:
+            return [], None
         batches, _ = super().get_batch_samples(epoch_iterator, num_batches, device)
         count = sum(int(batch["pairs"].real.sum()) for batch in batches)
         return batches, self.accelerator.reduce(torch.tensor(count, device=device), "sum")
