@@ -58,6 +58,14 @@ def test_evaluate_then_compare(bdpo_: Bdpo, home: Path) -> None:
     assert (home / "eval" / "compare.md").read_text().startswith("# Comparison\n\n## Averages [%]\n\n|  | n | base |")
 
 
+def test_nucleus_sampling_is_written_down_where_it_draws(bdpo_: Bdpo, home: Path) -> None:
+    for out, temperature in (("nucleus", "0.5"), ("greedy", "0")):
+        asked = ("--top-p", "0.9", "--temperature", temperature, "--out", out)
+        assert bdpo_("evaluate", "base", *ASK, "starter-safe", *asked)[0] == 0
+    settings = [open_runs(home / out)[0].tasks["starter-safe"].settings for out in ("nucleus", "greedy")]
+    assert [of_run.get("top_p") for of_run in settings] == [0.9, None]
+
+
 def test_train_evaluates_as_the_recipe_says(bdpo_: Bdpo, home: Path) -> None:
     settings = (
         *("model.name=base", "data.train=pairs.jsonl", "train.use_cpu=true", "train.max_steps=2"),
@@ -90,6 +98,7 @@ MISTAKES = {
     "data not to be had": ("evaluate base --suite gsm8k --data-dir . --out never", "has no gsm8k_test.jsonl: download"),
     "the same model twice": ("evaluate base base --out never", "'base' is given twice"),
     "samples of greedy decoding": ("evaluate base --samples 4 --out never", "need a temperature above 0"),
+    "no nucleus": ("evaluate base --top-p 2 --out never", "top_p must lie above 0 and at most at 1"),
     "a judge without its model": ("evaluate base --judge classifier --out never", "needs a model: name it with"),
     "no such pairs": ("evaluate base --pairs nowhere.jsonl --out never", "nowhere.jsonl"),
     "no log-probabilities": (
