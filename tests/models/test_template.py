@@ -3,7 +3,7 @@
 import pytest
 
 from bdpo.errors import BdpoError
-from bdpo.models import set_template_variables
+from bdpo.models.template import set_template_variables
 from bdpo.tokens import prompt_ids, tokenizer_key
 from tiny import CHATML, tiny_tokenizer
 

@@ -29,7 +29,7 @@ from bdpo.evaluate.replies.progress import Estimate
 from bdpo.evaluate.results.outcomes import Outcome, Run, claim_run, open_runs, refuse_other_settings
 from bdpo.evaluate.results.tables import evaluation_grids, summary
 from bdpo.files import write_json, write_whole
-from bdpo.models import set_template_variables
+from bdpo.models.template import set_template_variables
 
 JUDGED_AT_A_TIME = 64  # prompts whose verdicts or log-probabilities a killed evaluation may lose
 

@@ -4,7 +4,6 @@ names.py    a name -> where the model lies (starter, folder, adapter, .gguf file
 gguf.py     GGUF files and the starter model -> float32 folders in the cache
 loading.py  a name -> model and tokenizer in memory
 weights.py  what the numbers of a model depend on
-template.py variables of a chat template, such as enable_thinking
 merging.py  adapter and base -> plain weights
 """
 
@@ -12,7 +11,6 @@ from bdpo.models.gguf import STARTER, STARTER_LABEL
 from bdpo.models.loading import LOADING_ERRORS, LoadedModel, load, load_tokenizer
 from bdpo.models.merging import merge
 from bdpo.models.names import base_folder, known_as, resolve
-from bdpo.models.template import set_template_variables
 from bdpo.models.weights import weights_hash
 
 __all__ = [
@@ -26,6 +24,5 @@ __all__ = [
     "load_tokenizer",
     "merge",
     "resolve",
-    "set_template_variables",
     "weights_hash",
 ]
