@@ -212,6 +212,38 @@ def test_marks_that_only_the_template_knows(monkeypatch: pytest.MonkeyPatch) -> 
     assert reply_of(generator_that_says(monkeypatch, tiny_tokenizer(opening), "9?")).said == Said("9?", "", True)
 
 
+HARMONY = (
+    "{% for m in messages %}<|start|>{{ m.role }}{% if m.thinking %}"
+    "<|channel|>analysis<|message|>{{ m.thinking }}<|end|>"
+    "<|start|>assistant{% endif %}{% if m.role == 'assistant' %}<|channel|>final{% endif %}<|message|>{{ m.content }}"
+    "{{ '<|return|>' if m.role == 'assistant' else '<|end|>' }}{% endfor %}"
+    "{% if add_generation_prompt %}<|start|>assistant{% endif %}"
+)
+CHANNELS = ("<|start|>", "<|end|>", "<|message|>", "<|channel|>", "<|return|>")
+
+
+def test_channels(monkeypatch: pytest.MonkeyPatch) -> None:
+    tokenizer = tiny_tokenizer(HARMONY)
+    tokenizer.add_special_tokens({"additional_special_tokens": [AddedToken(mark, special=True) for mark in CHANNELS]})
+    thought, final = "<|channel|>analysis<|message|>#### 9<|end|><|start|>assistant", "<|channel|>final<|message|>"
+    generator = generator_that_says(monkeypatch, tokenizer, f"{thought}{final}18<|return|>")
+    assert tokenizer.convert_tokens_to_ids("<|return|>") in generator.stop
+    assert reply_of(generator).said == Said("#### 9", "18")
+    assert reply_of(generator_that_says(monkeypatch, tokenizer, f"{final}18<|return|>")).said == Said("", "18")
+    cut = reply_of(generator_that_says(monkeypatch, tokenizer, "<|channel|>analysis<|message|>#### 9"))
+    assert cut.said == Said("#### 9", "", True)
+
+
+def test_a_header_is_no_mark(monkeypatch: pytest.MonkeyPatch) -> None:
+    template = (
+        "{% for m in messages %}<|{{ m.role }}|>{{ m.reasoning_content or '' }}"
+        "{% if m.reasoning_content %}<sep>{% endif %}"
+        "{{ m.content }}<|im_end|>{% endfor %}{% if add_generation_prompt %}<|assistant|>{% endif %}"
+    )
+    reply = reply_of(generator_that_says(monkeypatch, tiny_tokenizer(template), "18<|im_end|>"))
+    assert (reply.text, reply.said) == ("18", Said("", "18"))
+
+
 def test_the_key_of_models_that_do_not_think_is_as_it_was() -> None:
     plain = LocalGenerator(tiny_model(), tiny_tokenizer()).key
     assert "thoughts" not in plain

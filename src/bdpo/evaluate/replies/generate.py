@@ -223,15 +223,15 @@ class ThoughtMarks:
 def _marks_of_template(tokenizer: PreTrainedTokenizerBase) -> tuple[str, str] | None:
     """The marks that the chat template writes around a turn's reasoning, unless they are among the known ones."""
     thought, answer = "Because of 2719.", "Yes, 1931."
-    turn = {"role": "assistant", "content": answer} | dict.fromkeys(
-        ("reasoning_content", "reasoning", "thinking"), thought
-    )
+    reasoning = dict.fromkeys(("reasoning_content", "reasoning", "thinking"), thought)
+    turns = [{"role": "user", "content": "Hi"}, {"role": "assistant", "content": answer}]
     try:
-        rendered = tokenizer.apply_chat_template([{"role": "user", "content": "Hi"}, turn], tokenize=False)
+        plain = str(tokenizer.apply_chat_template(turns, tokenize=False))
+        rendered = str(tokenizer.apply_chat_template([turns[0], turns[1] | reasoning], tokenize=False))
     except Exception:  # templates raise what they like; this one does not take reasoning
         return None
-    found = marks_around(str(rendered), thought, answer)
-    return None if found is None or is_known(*found) else found
+    found = marks_around(rendered, thought, answer)
+    return None if found is None or is_known(*found) or any(mark in plain for mark in found) else found
 
 
 class _Draw(LogitsProcessor):

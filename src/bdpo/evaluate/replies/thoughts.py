@@ -139,5 +139,8 @@ def marks_around(rendered: str, thought: str, answer: str) -> tuple[str, str] | 
 
 
 def is_known(opening: str, closing: str) -> bool:
-    """Whether `MARKS` has these two."""
-    return any(re.fullmatch(m.opens, opening) and re.fullmatch(m.closes, closing) for m in MARKS)
+    """Whether `MARKS` has these two, or they are parts of what it has."""
+    return any(
+        {opening, closing} <= {*m.tokens} or (re.fullmatch(m.opens, opening) and re.fullmatch(m.closes, closing))
+        for m in MARKS
+    )
