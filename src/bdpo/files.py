@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import json
 import os
@@ -26,6 +27,17 @@ def cache_dir() -> Path:
     if sys.platform == "darwin":
         return Path.home() / "Library/Caches/bdpo"
     return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "bdpo"
+
+
+def read_bytes(path: Path) -> bytes:
+    """The content of a file. A pipe or a device, which may give nothing or never end, is no file.
+
+    Raises:
+        OSError: it cannot be read; `strerror` says why.
+    """
+    if path.exists() and not (path.is_file() or path.is_dir()):
+        raise OSError(errno.EINVAL, "a pipe or a device, so write what it gives into a file first", str(path))
+    return path.read_bytes()
 
 
 def write_whole(path: Path, content: bytes | str) -> None:
@@ -64,10 +76,10 @@ def read_json(path: Path, mend: str) -> dict[str, Any]:
         BdpoError: no such file, or it holds something else.
     """
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
+        content = json.loads(read_bytes(path))
     except OSError as error:
         raise BdpoError(f"{path} cannot be read ({error.strerror}): {mend}.") from error
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise BdpoError(f"{path} is not JSON ({first_line(error)}): {mend}.") from error
     if not isinstance(content, dict):
         raise BdpoError(f"{path} holds a {type(content).__name__} where an object is expected: {mend}.")

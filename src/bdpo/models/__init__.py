@@ -8,7 +8,7 @@ merging.py  adapter and base -> plain weights
 """
 
 from bdpo.models.gguf import STARTER, STARTER_LABEL
-from bdpo.models.loading import LOADING_ERRORS, LoadedModel, load, load_tokenizer
+from bdpo.models.loading import LOADING_ERRORS, LoadedModel, load, load_tokenizer, loading_fault
 from bdpo.models.merging import merge
 from bdpo.models.names import base_folder, known_as, resolve
 from bdpo.models.weights import weights_hash
@@ -22,6 +22,7 @@ __all__ = [
     "known_as",
     "load",
     "load_tokenizer",
+    "loading_fault",
     "merge",
     "resolve",
     "weights_hash",

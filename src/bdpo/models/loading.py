@@ -6,20 +6,20 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from pickle import UnpicklingError
 from typing import Any
 
 import torch
 from accelerate.utils import patch_environment
-from safetensors import SafetensorError
 from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedTokenizerBase
 from transformers.integrations import unset_hf_deepspeed_config
 
-from bdpo.errors import BdpoError, first_line, unknown
+from bdpo.errors import BdpoError, unknown
 from bdpo.models.gguf import STARTER, STARTER_LABEL
 from bdpo.models.names import base_of, find
 from bdpo.processes import processes
 
-LOADING_ERRORS = (OSError, ValueError, ImportError, RuntimeError, SafetensorError)  # what damaged models raise
+LOADING_ERRORS = (Exception,)  # damaged and foreign models raise a dozen kinds, from torch's to ZeroDivisionError
 _DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 
 
@@ -73,7 +73,7 @@ def load(
 
             model = PeftModel.from_pretrained(model, folder, is_trainable=trainable_adapter)
     except LOADING_ERRORS as error:
-        raise BdpoError(f"Cannot load the model in {folder}: {first_line(error)}") from error
+        raise BdpoError(f"Cannot load the model in {folder}: {loading_fault(error)}") from error
     if on_device and quantization is None:
         model.to(processes().device)
     if chat_template is not None:
@@ -93,8 +93,21 @@ def load_tokenizer(name: str | Path, *, revision: str | None = None) -> PreTrain
         folder = base_of(place).folder
     try:
         return AutoTokenizer.from_pretrained(folder)
-    except (OSError, ValueError) as error:
-        raise BdpoError(f"Cannot load a tokenizer from {folder}: {first_line(error)}") from error
+    except LOADING_ERRORS as error:
+        raise BdpoError(f"Cannot load a tokenizer from {folder}: {loading_fault(error)}") from error
+
+
+def loading_fault(error: Exception) -> str:
+    """What one of `LOADING_ERRORS` says of a model's files, and the mend: the rest of a sentence."""
+    if isinstance(error, UnpicklingError):
+        return (
+            "its weights are a pickle that holds more than tensors, and opening it could run code. Take safetensors, "
+            "or convert it where you trust it."
+        )
+    said = " ".join(str(error).split()).rstrip(".")
+    said = said if len(said) <= 200 else f"{said[:200]}..."
+    kind = "" if isinstance(error, OSError | ValueError | RuntimeError) else f"{type(error).__name__}: "
+    return f"{kind}{said}. If its files are damaged or of another kind of model, copy or download it again."
 
 
 def _quantization_config(quantization: str) -> Any:

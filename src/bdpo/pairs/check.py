@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from statistics import fmean
 from typing import TYPE_CHECKING
 
-from bdpo.pairs.check_data import CheckedData, asked, text_lengths
+from bdpo.pairs.check_data import CheckedData, asked, refuse_no_room, text_lengths
 from bdpo.pairs.check_report import CheckReport, Finding, Severity
 from bdpo.pairs.control import control_tokens, control_tokens_of, marks_of, plain_marks
 from bdpo.pairs.load import LoadedPairs
@@ -61,7 +61,11 @@ def check_pairs(
         tokenizer: of the model to train; without it lengths are counted in words, and control tokens and
             max_length are not checked.
         max_length: longest prompt + longer reply [tokens].
+
+    Raises:
+        BdpoError: max_length has no room for a pair.
     """
+    refuse_no_room(max_length)
     data = CheckedData(loaded, against, tokenizer, max_length)
     findings, passed, skipped = [], [], {}
     for check in CHECKS:
@@ -167,8 +171,8 @@ def refused_by_template(data: CheckedData) -> _Found | None:
     return _found(
         "error",
         data.rendered[0],
-        "The model's chat template does not take the conversation, and training would stop at it: mend the turns, "
-        "drop the pair, or give another template (model.chat_template).",
+        "The model's chat template and the conversation do not fit each other, and training would stop there: mend "
+        "the turns or the template, whichever is at fault, or give another template (model.chat_template).",
     )
 
 

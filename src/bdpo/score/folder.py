@@ -108,7 +108,13 @@ def _read_manifest(path: Path) -> dict[str, Any]:
     manifest = read_json(path / "manifest.json", "score into another folder")
     if manifest.get("format") != FORMAT:
         raise BdpoError(f"{path / 'manifest.json'} is of another format: score again with this version of bdpo.")
+    wrong = [name for name, kind in _MANIFEST.items() if not isinstance(manifest.get(name), kind)]
+    if wrong:
+        raise BdpoError(f"{path / 'manifest.json'} says nothing of '{wrong[0]}': score into another folder.")
     return manifest
+
+
+_MANIFEST = {"key": dict, "parts": int, "pairs": int}  # what is read of it
 
 
 def part_path(out: Path, part: int) -> Path:
