@@ -157,7 +157,11 @@ def _pair_ids(tokenizer: PreTrainedTokenizerBase, pair: PreferencePair, max_leng
     else:
         prompt, replies = _conversation_ids(tokenizer, pair.prompt, (pair.chosen, pair.rejected), f"Pair {pair.id}")
     if not prompt or not all(replies):
-        mend = "fill it in, or drop the pair" if plain else "the chat template leaves it out; give another (model.chat_template)"
+        mend = (
+            "fill it in, or drop the pair"
+            if plain
+            else "the chat template leaves it out; give another (model.chat_template)"
+        )
         raise BdpoError(f"Pair {pair.id}: the prompt or a reply has no tokens: {mend}.")
     return truncate(TokenizedPair(prompt, replies[0], replies[1]), max_length)
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+import struct
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -11,6 +13,8 @@ from typing import Any
 
 import torch
 from accelerate.utils import patch_environment
+from huggingface_hub.errors import StrictDataclassError
+from safetensors import SafetensorError
 from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedTokenizerBase
 from transformers.integrations import unset_hf_deepspeed_config
 
@@ -19,7 +23,10 @@ from bdpo.models.gguf import STARTER, STARTER_LABEL
 from bdpo.models.names import base_of, find
 from bdpo.processes import processes
 
-LOADING_ERRORS = (Exception,)  # damaged and foreign models raise a dozen kinds, from torch's to ZeroDivisionError
+LOADING_ERRORS = (  # what damaged and foreign models raise in torch, transformers, tokenizers and peft
+    OSError, ValueError, ImportError, RuntimeError, LookupError, TypeError, AttributeError, ArithmeticError,
+    AssertionError, EOFError, struct.error, UnpicklingError, SafetensorError, StrictDataclassError,
+)  # fmt: skip
 _DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 
 
@@ -101,13 +108,12 @@ def loading_fault(error: Exception) -> str:
     """What one of `LOADING_ERRORS` says of a model's files, and the mend: the rest of a sentence."""
     if isinstance(error, UnpicklingError):
         return (
-            "its weights are a pickle that holds more than tensors, and opening it could run code. Take safetensors, "
+            "its weights are a pickle that holds more than tensors, and opening it could run code; take safetensors, "
             "or convert it where you trust it."
         )
-    said = " ".join(str(error).split()).rstrip(".")
-    said = said if len(said) <= 200 else f"{said[:200]}..."
+    said = re.split(r"[.!?]\s", " ".join(str(error).split()))[0].rstrip(".")
     kind = "" if isinstance(error, OSError | ValueError | RuntimeError) else f"{type(error).__name__}: "
-    return f"{kind}{said}. If its files are damaged or of another kind of model, copy or download it again."
+    return f"{kind}{said}; if its files are damaged or of another kind of model, copy or download it again."
 
 
 def _quantization_config(quantization: str) -> Any:

@@ -120,8 +120,8 @@ def mixed_prompts(data: CheckedData) -> _Found | None:
     return _found(
         "error",
         ids,
-        "Plain-text prompts among conversations: one data set is all of one kind. Split it, or have the text made a "
-        "user's message (data.as_chat: true).",
+        "Plain-text prompts among conversations, and one data set is all of one kind: split it, or have the text made "
+        "a user's message (data.as_chat: true).",
     )
 
 
@@ -135,7 +135,7 @@ def identical_responses(data: CheckedData) -> _Found | None:
     return _found(
         "error",
         ids,
-        "Chosen and rejected are the same text, so there is nothing to prefer: drop the pair. Training does, unless "
+        "Chosen and rejected are the same text, so there is nothing to prefer: drop the pair, as training does unless "
         "data.conflicts is error.",
     )
 
@@ -211,7 +211,7 @@ def conflicting_labels(data: CheckedData) -> _Found | None:
     return _found(
         "error",
         [pair.id for pair in disputed],
-        "Another pair prefers the same two replies the other way round: decide, and drop one. Training with "
+        "Another pair prefers the same two replies the other way round: decide, and drop one; training with "
         f"data.conflicts: majority keeps what most annotations prefer, here {kept} of the {len(disputed)}, and drops "
         "the others.",
     )

@@ -130,7 +130,7 @@ def beside_text(row: Row, columns: Iterable[str]) -> str | None:
     return next((key for holder in holders for key in NOT_TEXT if holder.get(key) not in _NOTHING), None)
 
 
-_NOTHING = (None, "", "[]", "null", [], {}, ())
+_NOTHING: tuple[Any, ...] = (None, "", "[]", "null", [], {}, ())
 
 
 def texts_in(cell: Any) -> list[str]:

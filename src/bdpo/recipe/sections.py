@@ -188,7 +188,9 @@ def load_recipe(path: str | Path | None, overrides: list[str] | None = None) -> 
     except BdpoError as error:
         said = str(error)
         guilty = _guilty(stages, said, where)
-        raise error if guilty == 0 else BdpoError(f"--set {(overrides or [])[guilty - 1]}{said[len(where) :]}") from None
+        raise (
+            error if guilty == 0 else BdpoError(f"--set {(overrides or [])[guilty - 1]}{said[len(where) :]}")
+        ) from None
 
 
 def _guilty(stages: list[dict[str, Any]], said: str, where: str) -> int:
@@ -245,9 +247,9 @@ def _overridden(content: dict[str, Any], override: str) -> dict[str, Any]:
 def _as_meant(section: Any, keys: Any) -> Any:
     """The content of a section with YAML's words of truth as its fields take them."""
     if not isinstance(keys, dict):
-        return as_meant(keys)
-    hints = _hints(section)
-    return {as_meant(key, str): as_meant(value, hints.get(key, Any)) for key, value in keys.items()}
+        return as_meant(keys, dict)
+    hints, other = _hints(section), float if section == "loss" else Any  # a loss's own parameters are numbers
+    return {as_meant(key, str): as_meant(value, hints.get(key, other)) for key, value in keys.items()}
 
 
 def _hints(section: Any) -> dict[str, Any]:

@@ -1,18 +1,20 @@
-"""YAML as a recipe is typed: no key twice, and `yes`, `no`, `on` and `off` are words until a field says what it takes.
+"""YAML as a recipe is typed: no key twice, and `no`, `off`, `true` and the like are words until a field takes truth.
 
-YAML 1.1 reads these four as true and false, wherever they stand; `save_strategy: no` means the word.
+YAML 1.1 reads them as truth wherever they stand, but `save_strategy: no` means the word, and `limit: yes` nothing.
 """
 
 from __future__ import annotations
 
 from types import UnionType
-from typing import Any, Literal, Union, get_args, get_origin
+from typing import Any, Union, get_args, get_origin
 
 import yaml
+from pydantic import JsonValue
 
 from bdpo.errors import BdpoError
 
-_TRUTH = {"yes": True, "on": True, "no": False, "off": False}
+_TRUTH = {"yes": True, "on": True, "true": True, "no": False, "off": False, "false": False}
+_TAKE_TRUTH = (bool, Any, JsonValue)
 
 
 class Word(str):
@@ -20,7 +22,11 @@ class Word(str):
 
 
 class _Loader(yaml.SafeLoader):
-    """Safe YAML that refuses a key that stands in a mapping already."""
+    """Safe YAML that refuses a key that stands in a mapping already, and a mapping within itself."""
+
+    def __init__(self, stream: str) -> None:
+        super().__init__(stream)
+        self.deep_construct = True  # without it a mapping within itself would be built
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
         seen: set[str] = set()
@@ -32,12 +38,7 @@ class _Loader(yaml.SafeLoader):
         return super().construct_mapping(node, deep)
 
 
-def _truth(loader: yaml.SafeLoader, node: yaml.ScalarNode) -> Any:
-    word = str(loader.construct_scalar(node))
-    return Word(word) if word.lower() in _TRUTH else loader.construct_yaml_bool(node)
-
-
-_Loader.add_constructor("tag:yaml.org,2002:bool", _truth)
+_Loader.add_constructor("tag:yaml.org,2002:bool", lambda loader, node: Word(node.value))
 
 
 def load_yaml(text: str) -> Any:
@@ -47,7 +48,7 @@ def load_yaml(text: str) -> Any:
         BdpoError: it is no YAML, nests beyond reason, or gives a key twice; the line is named where it is known.
     """
     try:
-        return yaml.load(text, _Loader)  # noqa: S506  # a safe loader
+        return yaml.load(text, _Loader)  # a safe loader
     except yaml.YAMLError as error:
         raise BdpoError(" ".join(str(error).split())) from error
     except RecursionError:
@@ -55,7 +56,7 @@ def load_yaml(text: str) -> Any:
 
 
 def as_meant(value: Any, hint: Any = Any) -> Any:
-    """The value with each `Word` as a field of the type `hint` takes it: as text where it takes text, else as truth.
+    """The value with each `Word` as a field of the type `hint` takes it: as truth where it takes that, else as text.
 
     >>> as_meant(Word("no"), str | None), as_meant(Word("no"), bool), as_meant([Word("on")], list[str] | str)
     ('no', False, ['on'])
@@ -63,16 +64,10 @@ def as_meant(value: Any, hint: Any = Any) -> Any:
     kinds = get_args(hint) if get_origin(hint) in (Union, UnionType) else (hint,)
     if isinstance(value, dict):
         inside = next((get_args(kind)[1] for kind in kinds if get_origin(kind) is dict), Any)
-        return {str(key) if isinstance(key, Word) else key: as_meant(cell, inside) for key, cell in value.items()}
+        return {as_meant(key, str): as_meant(cell, inside) for key, cell in value.items()}
     if isinstance(value, list):
         inside = next((get_args(kind)[0] for kind in kinds if get_origin(kind) is list), Any)
         return [as_meant(cell, inside) for cell in value]
     if isinstance(value, Word):
-        return str(value) if any(map(_takes_text, kinds)) else _TRUTH[value.lower()]
+        return _TRUTH[value.lower()] if any(kind in _TAKE_TRUTH for kind in kinds) else str(value)
     return value
-
-
-def _takes_text(kind: Any) -> bool:
-    if get_origin(kind) is Literal:
-        return any(isinstance(choice, str) for choice in get_args(kind))
-    return isinstance(kind, type) and get_origin(kind) is None and issubclass(kind, str)

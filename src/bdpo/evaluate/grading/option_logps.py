@@ -67,8 +67,8 @@ def option_logps(
     bad = (~sums.logps.isfinite()).nonzero().flatten().tolist()
     if bad:
         raise BdpoError(
-            f"The model gives non-finite log-probabilities to the options of prompt {of_prompt[bad[0]]}: its weights are "
-            f"damaged, or overflow in {model.dtype}; try --dtype float32."
+            f"The model gives non-finite log-probabilities to the options of prompt {of_prompt[bad[0]]}: its weights "
+            f"are damaged, or overflow in {model.dtype}; try --dtype float32."
         )
     logps = iter(sums.logps.tolist())
     return [[OptionLogp(next(logps), length) for length in row] for row in lengths]

@@ -50,11 +50,16 @@ class LocalGenerator:
 
     Args:
         batch_size: replies made at once; halved where they do not fit in memory.
+
+    Raises:
+        BdpoError: batch_size is below 1.
     """
 
     may_cache = True
 
     def __init__(self, model: Any, tokenizer: PreTrainedTokenizerBase, batch_size: int = 25) -> None:
+        if batch_size < 1:
+            raise BdpoError(f"batch_size is {batch_size}: it must be at least 1.")
         self.model, self.tokenizer, self.batch_size = model, tokenizer, batch_size
         own = model.generation_config.eos_token_id
         self.stop = sorted(stop_ids(tokenizer).union([] if own is None else [own] if isinstance(own, int) else own))
