@@ -39,6 +39,17 @@ def cache_dir() -> Path:
     return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "bdpo"
 
 
+def read_bytes(path: Path) -> bytes:
+    """The content of a file. A pipe or a device, which may give nothing or never end, is no file.
+
+    Raises:
+        OSError: it cannot be read; `strerror` says why.
+    """
+    if path.exists() and not (path.is_file() or path.is_dir()):
+        raise OSError(errno.EINVAL, "a pipe or a device, so write what it gives into a file first", str(path))
+    return path.read_bytes()
+
+
 def write_whole(path: Path, content: bytes | str) -> None:
     """Write a file (text as UTF-8) whole or not at all.
 
@@ -99,7 +110,7 @@ def read_json(path: Path, mend: str, **fields: type) -> dict[str, Any]:
         BdpoError: no such file, or it holds something else.
     """
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
+        content = json.loads(read_bytes(path))
     except OSError as error:
         raise BdpoError(f"{path} cannot be read ({error.strerror}): {mend}.") from error
     except (ValueError, RecursionError) as error:

@@ -14,6 +14,7 @@ from transformers import PreTrainedTokenizerBase
 
 from bdpo.errors import BdpoError
 from bdpo.pairs import Message, PreferencePair, control_tokens
+from bdpo.pairs.check_data import refuse_no_room
 from bdpo.pairs.control import control_tokens_of, strip_messages
 from bdpo.pairs.rendering import render, render_replies
 
@@ -150,12 +151,18 @@ def tokenize_pair(
 
 
 def _pair_ids(tokenizer: PreTrainedTokenizerBase, pair: PreferencePair, max_length: int | None) -> TokenizedPair:
+    plain = isinstance(pair.prompt, str)
     if isinstance(pair.prompt, str):
         prompt, replies = _text_ids(tokenizer, pair.prompt, (pair.chosen, pair.rejected))
     else:
         prompt, replies = _conversation_ids(tokenizer, pair.prompt, (pair.chosen, pair.rejected), f"Pair {pair.id}")
     if not prompt or not all(replies):
-        raise BdpoError(f"Pair {pair.id}: the prompt or a reply has no tokens; drop the pair or fill it.")
+        mend = (
+            "fill it in, or drop the pair"
+            if plain
+            else "the chat template leaves it out; give another (model.chat_template)"
+        )
+        raise BdpoError(f"Pair {pair.id}: the prompt or a reply has no tokens: {mend}.")
     return truncate(TokenizedPair(prompt, replies[0], replies[1]), max_length)
 
 
@@ -210,11 +217,10 @@ def truncate(pair: TokenizedPair, max_length: int | None) -> TokenizedPair:
     >>> truncate(TokenizedPair([1, 2, 3, 4, 5], [6, 7, 8], [9]), 6)
     TokenizedPair(prompt_ids=[3, 4, 5], chosen_ids=[6, 7, 8], rejected_ids=[9], prompt_cut=2, response_cut=0)
     """
+    refuse_no_room(max_length)
     longest = max(len(pair.chosen_ids), len(pair.rejected_ids))
     if max_length is None or len(pair.prompt_ids) + longest <= max_length:
         return pair
-    if max_length < 2:
-        raise BdpoError(f"max_length is {max_length}: it needs room for a prompt token and a reply token, at least 2.")
     kept_prompt = min(len(pair.prompt_ids), max(max_length - longest, max_length // 2))
     ceiling = max_length - kept_prompt
     chosen, rejected = pair.chosen_ids[:ceiling], pair.rejected_ids[:ceiling]

@@ -142,8 +142,8 @@ def test_an_adapter_without_a_module_that_it_replaces_or_without_weights_is_refu
 @pytest.mark.parametrize(
     ("change", "says"),
     [
-        ({"peft_type": "MAGIC"}, "Cannot load the model in .*adapter: .*MAGIC"),
-        ({"base_model_name_or_path": 3}, "names no base model"),
+        ({"peft_type": "MAGIC"}, "Unknown peft_type in .*MAGIC"),
+        ({"base_model_name_or_path": 3}, "base_model_name_or_path is 3 and must be text"),
     ],
 )
 def test_an_unknown_kind_of_adapter_and_a_base_that_is_no_name_are_one_sentence(

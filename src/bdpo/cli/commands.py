@@ -161,7 +161,7 @@ def score(
 
     from bdpo.cli.tables import render_summary
     from bdpo.processes import processes
-    from bdpo.recipe.data import read_data
+    from bdpo.recipe.data import read_data, refuse_errors
     from bdpo.recipe.parts import load_model
     from bdpo.recipe.sections import load_recipe
     from bdpo.score import score as score_pairs
@@ -171,6 +171,7 @@ def score(
     given = [f"{key}={value}" for key, value in flags.items() if value is not None]
     recipe = load_recipe(config, [*(set_ or []), *given])
     read = read_data(recipe)
+    refuse_errors(recipe, read)
     loaded = load_model(recipe)
     console = Console(quiet=not processes().is_main_process)
     _say(console, f"{len(read.train)} pairs of {recipe.data.train}, model {loaded.label}.")

@@ -12,7 +12,7 @@ from bdpo.models.gguf import STARTER, STARTER_LABEL
 from bdpo.models.loading import LoadedModel, load, load_tokenizer
 from bdpo.models.merging import merge
 from bdpo.models.names import base_folder, known_as, resolve
-from bdpo.models.strict import LOADING_ERRORS, adapted, fit_vocabulary, whole_model
+from bdpo.models.strict import LOADING_ERRORS, adapted, fit_vocabulary, loading_fault, whole_model
 from bdpo.models.weights import weights_hash
 
 __all__ = [
@@ -26,6 +26,7 @@ __all__ = [
     "known_as",
     "load",
     "load_tokenizer",
+    "loading_fault",
     "merge",
     "resolve",
     "weights_hash",

@@ -13,10 +13,10 @@ from accelerate.utils import patch_environment
 from transformers import AutoTokenizer, PreTrainedTokenizerBase
 from transformers.integrations import unset_hf_deepspeed_config
 
-from bdpo.errors import BdpoError, first_line, unknown
+from bdpo.errors import BdpoError, unknown
 from bdpo.models.gguf import STARTER, STARTER_LABEL
 from bdpo.models.names import base_of, find
-from bdpo.models.strict import LOADING_ERRORS, adapted, whole_model
+from bdpo.models.strict import LOADING_ERRORS, adapted, loading_fault, whole_model
 from bdpo.processes import processes
 
 _DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
@@ -75,7 +75,7 @@ def load(
     except BdpoError:
         raise
     except LOADING_ERRORS as error:
-        raise BdpoError(f"Cannot load the model in {folder}: {first_line(error)}") from error
+        raise BdpoError(f"Cannot load the model in {folder}: {loading_fault(error)}") from error
     if on_device and quantization is None:
         model.to(processes().device)
     if chat_template is not None:
@@ -95,8 +95,8 @@ def load_tokenizer(name: str | Path, *, revision: str | None = None) -> PreTrain
         folder = base_of(place).folder
     try:
         return AutoTokenizer.from_pretrained(folder)
-    except (OSError, ValueError) as error:
-        raise BdpoError(f"Cannot load a tokenizer from {folder}: {first_line(error)}") from error
+    except LOADING_ERRORS as error:
+        raise BdpoError(f"Cannot load a tokenizer from {folder}: {loading_fault(error)}") from error
 
 
 def _quantization_config(quantization: str) -> Any:

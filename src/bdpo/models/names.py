@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from bdpo.errors import BdpoError, first_line
+from bdpo.errors import BdpoError, first_line, unknown
 from bdpo.files import read_json, refuse_held
 from bdpo.models.gguf import STARTER, STARTER_FOLDER, converted, starter
 
@@ -70,12 +70,23 @@ def base_of(place: Place) -> Place:
     if not adapter.exists():
         return place
     config = read_json(adapter, "mend it or copy the adapter again")
-    if not isinstance(config.get("base_model_name_or_path"), str) or not config["base_model_name_or_path"]:
+    if not config.get("base_model_name_or_path"):
         raise BdpoError(f"{adapter} names no base model (base_model_name_or_path): add it.")
+    for key in ("base_model_name_or_path", "revision"):
+        if not isinstance(config.get(key) or "", str):
+            raise BdpoError(f"{adapter}: {key} is {config[key]!r} and must be text: correct it.")
+    _refuse_unknown_type(adapter, config.get("peft_type"))
     base = find(config["base_model_name_or_path"], config.get("revision"))
     if (base.folder / "adapter_config.json").exists():
         raise BdpoError(f"{adapter} belongs on another adapter, {base.name}: merge that one first (bdpo merge).")
     return base
+
+
+def _refuse_unknown_type(adapter: Path, kind: Any) -> None:
+    from peft import PeftType  # slow to import, and only needed here
+
+    if kind not in list(PeftType):
+        raise unknown(f"peft_type in {adapter},", kind, [known.value for known in PeftType])
 
 
 def _from_hub(name: str, revision: str | None) -> Path:

@@ -4,26 +4,42 @@ from __future__ import annotations
 
 import logging
 import pickle
+import re
+import struct
 import warnings
 from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from huggingface_hub.errors import StrictDataclassError
 from safetensors import SafetensorError
 from transformers import AutoModelForCausalLM
 
 from bdpo.errors import BdpoError
 
-LOADING_ERRORS = (
-    OSError, ValueError, ImportError, RuntimeError, LookupError, TypeError, SafetensorError,
-)  # fmt: skip  # what damaged models raise
+LOADING_ERRORS = (  # what damaged and foreign models raise in torch, transformers, tokenizers and peft
+    OSError, ValueError, ImportError, RuntimeError, LookupError, TypeError, AttributeError, ArithmeticError,
+    AssertionError, EOFError, struct.error, pickle.UnpicklingError, SafetensorError, StrictDataclassError,
+)  # fmt: skip
 _PREFIX = "base_model.model."  # of an adapter's tensors
 # peft fills these from elsewhere
 _NOT_MISSED = ("vblora_vector_bank", "prompt_encoder", ".tinylora_v.", ".unilora_theta_d.")
 # ... reads these by itself, or writes them twice
 _READ_APART = ("prompt_embeddings", *(f".{copy}.{kind}" for copy in ("modules_to_save", "original_module")
                                       for kind in ("weight", "bias")))  # fmt: skip
+
+
+def loading_fault(error: Exception) -> str:
+    """What one of `LOADING_ERRORS` says of a model's files, and the mend: the rest of a sentence."""
+    if isinstance(error, pickle.UnpicklingError):
+        return (
+            "its weights are a pickle that holds more than tensors, and opening it could run code; take safetensors, "
+            "or convert it where you trust it."
+        )
+    said = re.split(r"[.!?]\s", " ".join(str(error).split()))[0].rstrip(".")
+    kind = "" if isinstance(error, OSError | ValueError | RuntimeError) else f"{type(error).__name__}: "
+    return f"{kind}{said}; if its files are damaged or of another kind of model, copy or download it again."
 
 
 def whole_model(folder: Path, kind: Any = AutoModelForCausalLM, **how: Any) -> Any:

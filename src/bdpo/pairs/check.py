@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from statistics import fmean
 from typing import TYPE_CHECKING
 
-from bdpo.pairs.check_data import CheckedData, asked, text_lengths
+from bdpo.pairs.check_data import CheckedData, asked, refuse_no_room, text_lengths
 from bdpo.pairs.check_report import CheckReport, Finding, Severity
 from bdpo.pairs.control import control_tokens, control_tokens_of, marks_of, plain_marks
 from bdpo.pairs.load import LoadedPairs
@@ -61,7 +61,11 @@ def check_pairs(
         tokenizer: of the model to train; without it lengths are counted in words, and control tokens and
             max_length are not checked.
         max_length: longest prompt + longer reply [tokens].
+
+    Raises:
+        BdpoError: max_length has no room for a pair.
     """
+    refuse_no_room(max_length)
     data = CheckedData(loaded, against, tokenizer, max_length)
     findings, passed, skipped = [], [], {}
     for check in CHECKS:
@@ -116,8 +120,8 @@ def mixed_prompts(data: CheckedData) -> _Found | None:
     return _found(
         "error",
         ids,
-        "Plain-text prompts among conversations: one data set is all of one kind. Split it, or have the text made a "
-        "user's message (data.as_chat: true).",
+        "Plain-text prompts among conversations, and one data set is all of one kind: split it, or have the text made "
+        "a user's message (data.as_chat: true).",
     )
 
 
@@ -131,7 +135,7 @@ def identical_responses(data: CheckedData) -> _Found | None:
     return _found(
         "error",
         ids,
-        "Chosen and rejected are the same text, so there is nothing to prefer: drop the pair. Training does, unless "
+        "Chosen and rejected are the same text, so there is nothing to prefer: drop the pair, as training does unless "
         "data.conflicts is error.",
     )
 
@@ -167,8 +171,8 @@ def refused_by_template(data: CheckedData) -> _Found | None:
     return _found(
         "error",
         data.rendered[0],
-        "The model's chat template does not take the conversation, and training would stop at it: mend the turns, "
-        "drop the pair, or give another template (model.chat_template).",
+        "The model's chat template and the conversation do not fit each other, and training would stop there: mend "
+        "the turns or the template, whichever is at fault, or give another template (model.chat_template).",
     )
 
 
@@ -207,7 +211,7 @@ def conflicting_labels(data: CheckedData) -> _Found | None:
     return _found(
         "error",
         [pair.id for pair in disputed],
-        "Another pair prefers the same two replies the other way round: decide, and drop one. Training with "
+        "Another pair prefers the same two replies the other way round: decide, and drop one; training with "
         f"data.conflicts: majority keeps what most annotations prefer, here {kept} of the {len(disputed)}, and drops "
         "the others.",
     )

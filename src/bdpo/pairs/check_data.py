@@ -64,6 +64,12 @@ class CheckedData:
         return [pair.id for pair in self.pairs if holds(pair)]
 
 
+def refuse_no_room(max_length: int | None) -> None:
+    """BdpoError where a pair can never fit into `max_length` [tokens]."""
+    if max_length is not None and max_length < 2:
+        raise BdpoError(f"max_length is {max_length}: it needs room for a prompt token and a reply token, at least 2.")
+
+
 def asked(pair: PreferencePair) -> str:
     """The prompt's normalised text without a system message, which many prompts may share."""
     if isinstance(pair.prompt, str):

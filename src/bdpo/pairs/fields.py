@@ -6,7 +6,7 @@ A fault is a BdpoError that names the column and the mend; the caller adds the f
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 from bdpo.errors import BdpoError
@@ -116,6 +116,21 @@ def is_one_message(cell: Any) -> bool:
     """Whether a cell is a message, or a list of one (or the JSON text of that)."""
     cell = _from_json(cell, _is_conversation)
     return _is_message(cell) or (isinstance(cell, list | tuple) and len(cell) == 1)
+
+
+NOT_TEXT = ("image", "images", "video", "videos", "audio", "audios", "tools", "tool_calls", "function_call")
+"""Columns, and keys of a message, for what belongs to a conversation beside its text (TRL, OpenAI, LLaMA-Factory)."""
+
+
+def beside_text(row: Row, columns: Iterable[str]) -> str | None:
+    """The first column, or key of a message in one of `columns`, that holds images, tools or the like; None: none."""
+    said = (_from_json(row.get(column), _is_conversation) for column in columns)
+    messages = (cell for cells in said for cell in (cells if isinstance(cells, list | tuple) else [cells]))
+    holders = (row, *(cell for cell in messages if isinstance(cell, Mapping)))
+    return next((key for holder in holders for key in NOT_TEXT if holder.get(key) not in _NOTHING), None)
+
+
+_NOTHING: tuple[Any, ...] = (None, "", "[]", "null", [], {}, ())
 
 
 def texts_in(cell: Any) -> list[str]:

@@ -89,7 +89,7 @@ def _only_reply(reply: Conversation) -> str:
 
 # --- Anthropic HH-RLHF -----------------------------------------------------------------------------------
 
-_HH_MARK = re.compile(r"\n\n(Human|Assistant):")
+_HH_MARK = re.compile(r"(?:\A\s*|\n\n)(Human|Assistant):")  # editions without white space at the ends begin at once
 _HH_ROLES = {"Human": "user", "Assistant": "assistant"}
 
 
@@ -323,7 +323,8 @@ def _is_pku(row: Row) -> bool:
 
 def _is_hh(row: Row) -> bool:
     chosen = str(row.get("chosen"))
-    return "prompt" not in row and "\n\nHuman:" in chosen and "\n\nAssistant:" in chosen
+    marks = ("\n\nHuman:" in chosen, "\n\nAssistant:" in chosen, chosen.lstrip().startswith("Human:"))
+    return "prompt" not in row and sum(marks) >= 2  # two of them, as one human turn, or none answered, leaves one out
 
 
 def _is_helpsteer(row: Row) -> bool:

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from bdpo.errors import BdpoError
+from bdpo.pairs import fields
 from bdpo.pairs.columns import check_mapping, likely_mapping, refuse_unread, renamed, shown_mapping
 from bdpo.pairs.control import strip_control_tokens
 from bdpo.pairs.fields import Row
@@ -236,6 +237,8 @@ def _pair(row: Row | BdpoError, place: str, source: Source, format: Format, opti
     """One row's pair; an id that it does not bring is made from its place, which names it for good."""
     if isinstance(row, BdpoError):
         raise row
+    if (key := fields.beside_text(row, format.columns)) is not None:
+        raise Dropped(f"'{key}' belongs to the conversation and is no text, so it cannot be read")
     refuse_unread(row, format, options.columns)
     pair = format.read(row, options.prefer)
     return replace(pair, id=pair.id or place.replace(" ", "-"), source=pair.source or source.name)

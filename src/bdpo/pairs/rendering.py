@@ -11,7 +11,7 @@ from datetime import datetime
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
-from jinja2 import TemplateSyntaxError
+from jinja2 import TemplateError, TemplateSyntaxError
 
 from bdpo.errors import BdpoError, first_line
 from bdpo.pairs.reasoning import CLOSE, KEYS, OPEN, reasoning_of, split_reasoning, with_reasoning
@@ -181,7 +181,9 @@ def _apply(
             f"The chat template is no Jinja template (line {error.lineno}: {first_line(error)}): mend it, or give "
             "another (model.chat_template)."
         ) from error
-    except Exception as error:  # templates raise jinja errors and whatever they like
-        why = first_line(error)
-        raise BdpoError(f"{where}: the chat template refuses the conversation ({why}): mend the turns.") from error
+    except Exception as error:  # templates raise what they like: TemplateError itself by their raise_exception
+        refused, why = type(error) is TemplateError, first_line(error)
+        what = "refuses the conversation" if refused else "fails at the conversation"
+        mend = "mend the turns" if refused else "mend the template, or give another (model.chat_template)"
+        raise BdpoError(f"{where}: the chat template {what} ({why}): {mend}.") from error
     return str(text)

@@ -69,15 +69,16 @@ def _text_prompts(recipe: Recipe, pairs: list[PreferencePair]) -> list[str]:
 
 
 def refuse_errors(recipe: Recipe, data: RunData) -> None:
-    """Stop at what `bdpo data check` calls an error in the training pairs."""
-    source = recipe.data.train
-    report = check_pairs(LoadedPairs(data.train, source, "as read", len(data.train), data.counts))
-    for error in report.findings:
-        if error.severity == "error":
-            raise BdpoError(
-                f"{source}: {error.name.replace('_', ' ')} in {error.count} pairs (first: {error.examples[0]}). "
-                f"{error.explanation} `bdpo data check {source}` shows all."
-            )
+    """Stop at what `bdpo data check` calls an error in the training pairs or in the held-out ones."""
+    section = recipe.data
+    for source, pairs in ((section.train, data.train), (section.eval or section.train, data.eval)):
+        report = check_pairs(LoadedPairs(pairs, source, "as read", len(pairs)))
+        for error in report.findings:
+            if error.severity == "error":
+                raise BdpoError(
+                    f"{source}: {error.name.replace('_', ' ')} in {error.count} pairs (first: {error.examples[0]}; "
+                    f"`bdpo data check {source}` shows all). {error.explanation}"
+                )
 
 
 def hold_out(pairs: list[PreferencePair], size: int, seed: int) -> tuple[list[PreferencePair], list[PreferencePair]]:

@@ -10,6 +10,7 @@ from transformers.integrations import get_available_reporting_integrations
 
 from bdpo import models
 from bdpo.errors import BdpoError
+from bdpo.files import read_bytes
 from bdpo.pairs import PreferencePair
 from bdpo.pairs.rendering import set_template_kwargs
 from bdpo.recipe.sections import Recipe
@@ -63,9 +64,11 @@ def chat_template(recipe: Recipe) -> str | None:
     if template is None or not template.endswith(".jinja"):
         return template
     try:
-        return Path(template).read_text(encoding="utf-8")
+        return read_bytes(Path(template)).decode("utf-8-sig")
     except OSError as error:
         raise BdpoError(f"model.chat_template: {template} cannot be read ({error.strerror}).") from error
+    except UnicodeDecodeError:
+        raise BdpoError(f"model.chat_template: {template} is not UTF-8: save it as UTF-8.") from None
 
 
 def lora_config(recipe: Recipe) -> Any | None:

@@ -7,7 +7,6 @@ import difflib
 from pathlib import Path
 from typing import Any, Literal, get_args, get_type_hints
 
-import yaml
 from pydantic import (
     BaseModel,
     ConfigDict,
@@ -20,7 +19,9 @@ from pydantic import (
 )
 
 from bdpo.errors import BdpoError
+from bdpo.files import read_bytes
 from bdpo.method.losses import loss_parameters
+from bdpo.recipe.yaml_text import as_meant, load_yaml
 from bdpo.train.config import BDPOConfig
 from bdpo.train.options import RECIPE_KEYS, MethodOptions
 
@@ -149,7 +150,9 @@ class Recipe(Section):
     @classmethod
     def _without_empty_sections(cls, content: Any) -> Any:
         """A section whose keys are all commented out is None to YAML."""
-        return {k: v for k, v in content.items() if v is not None} if isinstance(content, dict) else content
+        if not isinstance(content, dict):
+            return content
+        return {name: keys for name, keys in content.items() if keys is not None or name not in cls.model_fields}
 
 
 # what the trainer's config holds and a recipe says in another section than train
@@ -165,26 +168,50 @@ def load_recipe(path: str | Path | None, overrides: list[str] | None = None) -> 
     content: Any = {}
     if path is not None:
         try:
-            content = yaml.safe_load(Path(path).read_text(encoding="utf-8")) or {}
+            content = load_yaml(read_bytes(Path(path)).decode("utf-8-sig")) or {}
         except FileNotFoundError:
             raise BdpoError(f"No recipe at {path}: check --config.") from None
-        except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
-            raise BdpoError(f"{path} cannot be read as YAML: {' '.join(str(error).split())}") from error
+        except OSError as error:
+            raise BdpoError(f"{path} cannot be read ({error.strerror}): check --config.") from error
+        except UnicodeDecodeError as error:
+            raise BdpoError(f"{path} cannot be read as YAML: it is not UTF-8 ({error.reason}).") from error
+        except BdpoError as error:
+            raise BdpoError(f"{path} cannot be read as YAML: {error}.") from error
     if not isinstance(content, dict):
         raise BdpoError(f"{path} must hold sections (model:, data:, ...), not a {type(content).__name__}.")
+    stages = [content]  # the recipe after each of the overrides
     for override in overrides or []:
-        _override(content, override)
+        stages.append(_overridden(stages[-1], override))
     where = str(path or "recipe")
     try:
-        return parse_recipe(content, where=where)
+        return parse_recipe(stages[-1], where=where)
     except BdpoError as error:
-        said = str(error).removeprefix(where)
-        guilty = next((override for override in overrides or [] if _complains_of(override, said)), None)
-        raise BdpoError(f"{where if guilty is None else f'--set {guilty}'}{said}") from None
+        said = str(error)
+        guilty = _guilty(stages, said, where)
+        raise (
+            error if guilty == 0 else BdpoError(f"--set {(overrides or [])[guilty - 1]}{said[len(where) :]}")
+        ) from None
+
+
+def _guilty(stages: list[dict[str, Any]], said: str, where: str) -> int:
+    """From which of the stages on a recipe is refused in these words; 0 is the recipe without overrides."""
+    guilty = len(stages) - 1
+    while guilty and _refusal(stages[guilty - 1], where) == said:
+        guilty -= 1
+    return guilty
+
+
+def _refusal(content: dict[str, Any], where: str) -> str | None:
+    try:
+        parse_recipe(content, where=where)
+    except BdpoError as error:
+        return str(error)
+    return None
 
 
 def parse_recipe(content: dict[str, Any], *, where: str = "recipe") -> Recipe:
     """Check a recipe's content. Raises BdpoError as `load_recipe` does."""
+    content = {section: _as_meant(section, keys) for section, keys in content.items()}
     try:
         recipe = Recipe.model_validate(content)
     except ValidationError as error:
@@ -201,28 +228,41 @@ def parse_recipe(content: dict[str, Any], *, where: str = "recipe") -> Recipe:
     return recipe.model_copy(update=checked)
 
 
-def _complains_of(override: str, sentence: str) -> bool:
-    """Whether a sentence that refuses a recipe is about what an override said."""
-    name = override.partition("=")[0].strip()
-    complaint = sentence.partition("did you mean")[0]
-    return name in complaint or any(f"'{part}'" in complaint for part in name.split("."))
-
-
-def _override(content: dict[str, Any], override: str) -> None:
+def _overridden(content: dict[str, Any], override: str) -> dict[str, Any]:
+    """The recipe with an override, `section.key=value` or `section=value`."""
     name, equals, value = override.partition("=")
     section, dot, key = name.strip().partition(".")
     if not equals or not section:
         raise BdpoError(f"--set {override}: write section.key=value, for example --set loss.beta=0.2.")
     try:
-        parsed = yaml.safe_load(value)
-    except yaml.YAMLError:
-        raise BdpoError(f"--set {override}: the value is not YAML; quote it.") from None
-    if not dot:
-        content[section] = parsed
-    elif isinstance(content.get(section) or {}, dict):
-        content[section] = {**(content.get(section) or {}), key: parsed}
-    else:
-        raise BdpoError(f"--set {override}: {section} is {content[section]!r} in the recipe, not a section with keys.")
+        parsed = load_yaml(value)
+    except BdpoError as error:
+        raise BdpoError(f"--set {override}: the value is not YAML ({error}); mend it, or quote it.") from None
+    there = content.get(section)
+    if dot and not isinstance(there or {}, dict):
+        raise BdpoError(f"--set {override}: {section} is {there!r} in the recipe, not a section with keys.")
+    return {**content, section: {**(there or {}), key: parsed} if dot else parsed}
+
+
+def _as_meant(section: Any, keys: Any) -> Any:
+    """The content of a section with YAML's words of truth as its fields take them."""
+    if not isinstance(keys, dict):
+        return as_meant(keys, dict)
+    hints, other = _hints(section), float if section == "loss" else Any  # a loss's own parameters are numbers
+    return {as_meant(key, str): as_meant(value, hints.get(key, other)) for key, value in keys.items()}
+
+
+def _hints(section: Any) -> dict[str, Any]:
+    """The types of a section's fields."""
+    if section == "train":
+        return get_type_hints(BDPOConfig)
+    if section == "peft":
+        from peft import LoraConfig
+
+        return get_type_hints(LoraConfig)
+    kind: Any = Recipe.model_fields[section].annotation if section in Recipe.model_fields else None
+    models = [option for option in (*get_args(kind), kind) if hasattr(option, "model_fields")]
+    return {name: field.annotation for model in models for name, field in model.model_fields.items()}
 
 
 def _sentence(error: ValidationError) -> str:

@@ -140,7 +140,7 @@ def _read_manifest(path: Path) -> dict[str, Any]:
     file = path / "manifest.json"
     if not file.exists():
         raise BdpoError(f"{path} is not a scored folder (no manifest.json): run `bdpo score` first.")
-    manifest = read_json(file, "score into another folder", format=int, key=dict, parts=int)
+    manifest = read_json(file, "score into another folder", format=int, key=dict, parts=int, pairs=int)
     if manifest["format"] != FORMAT:
         raise BdpoError(f"{file} is of another format: score again with this version of bdpo.")
     content = {field: value for field, value in manifest.items() if field != "checksum"}

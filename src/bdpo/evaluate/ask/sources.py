@@ -16,6 +16,7 @@ from pathlib import Path
 from urllib.request import urlopen
 
 from bdpo.errors import BdpoError
+from bdpo.files import read_bytes
 from bdpo.pairs.fields import Row
 from bdpo.pairs.sources import FILE_READERS, PlacedRow, open_source
 
@@ -114,7 +115,7 @@ _OWN_FOLDER = f"into a folder that --data-dir or {DATA_DIR} names,"
 def file_rows(path: Path, name: str) -> Iterator[PlacedRow]:
     """The rows of one file, by the suffix of its name; `name` is what messages call it."""
     try:
-        content = path.read_bytes()
+        content = read_bytes(path)
     except OSError as error:
         raise BdpoError(f"{path}: cannot be read ({error.strerror or error}).") from None
     yield from _rows(content, name)

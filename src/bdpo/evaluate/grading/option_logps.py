@@ -43,7 +43,8 @@ def option_logps(
             CPU, 8192 elsewhere.
 
     Raises:
-        BdpoError: no options, an option without tokens, or a template that does not render the prompt as a prefix.
+        BdpoError: no options, an option without tokens, a template that does not render the prompt as a prefix, or
+            log-probabilities that are not finite.
     """
     trees = []
     for i, (messages, texts) in enumerate(zip(prompts, options, strict=True), start=1):
@@ -62,5 +63,12 @@ def option_logps(
             sums = Pass(model, layout, progress, batch_tokens).over(trees)
     finally:
         model.train(was_training)
+    of_prompt = [i for i, row in enumerate(lengths, start=1) for _ in row]
+    bad = (~sums.logps.isfinite()).nonzero().flatten().tolist()
+    if bad:
+        raise BdpoError(
+            f"The model gives non-finite log-probabilities to the options of prompt {of_prompt[bad[0]]}: its weights "
+            f"are damaged, or overflow in {model.dtype}; try --dtype float32."
+        )
     logps = iter(sums.logps.tolist())
     return [[OptionLogp(next(logps), length) for length in row] for row in lengths]

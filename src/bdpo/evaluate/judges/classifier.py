@@ -22,7 +22,7 @@ from typing import Any
 import torch
 from transformers import AutoConfig, AutoModelForCausalLM, AutoModelForSequenceClassification, AutoTokenizer
 
-from bdpo.errors import BdpoError, first_line
+from bdpo.errors import BdpoError
 from bdpo.evaluate.judges.verdict import (
     COMPLIANCE,
     DEGENERATE,
@@ -34,7 +34,7 @@ from bdpo.evaluate.judges.verdict import (
     Judge,
     Verdict,
 )
-from bdpo.models import LOADING_ERRORS, resolve, weights_hash, whole_model
+from bdpo.models import LOADING_ERRORS, loading_fault, resolve, weights_hash, whole_model
 from bdpo.processes import processes
 
 BATCH = 8
@@ -102,7 +102,7 @@ class Classifier(Judge):
         except BdpoError:
             raise
         except LOADING_ERRORS as error:
-            raise BdpoError(f"Cannot load the judge in {folder}: {first_line(error)}") from error
+            raise BdpoError(f"Cannot load the judge in {folder}: {loading_fault(error)}") from error
         self._ask = _form(str(model), config, self)
         self.knows_answers = COMPLIANCE in map(LABELS.get, map(_plain, (config.id2label or {}).values()))
         self.version = f"{VERSION}-{weights_hash(self.model)[:12]}"
@@ -168,7 +168,10 @@ class Classifier(Judge):
             padding=True, padding_side="right", truncation=True, max_length=longest, add_special_tokens=bare,
             return_tensors="pt",
         )  # fmt: skip
-        return self.model(**inputs.to(self.model.device)).logits.float().cpu()
+        logits: torch.Tensor = self.model(**inputs.to(self.model.device)).logits.float().cpu()
+        if not logits.isfinite().all():
+            raise BdpoError(f"The judge {self.name} gives logits that are not finite: its weights are damaged.")
+        return logits
 
     @torch.inference_mode()
     def _generate(self, inputs: list[list[int]], tokens: int) -> list[str]:

@@ -50,11 +50,16 @@ class LocalGenerator:
 
     Args:
         batch_size: replies made at once; halved where they do not fit in memory.
+
+    Raises:
+        BdpoError: batch_size is below 1.
     """
 
     may_cache = True
 
     def __init__(self, model: Any, tokenizer: PreTrainedTokenizerBase, batch_size: int = 25) -> None:
+        if batch_size < 1:
+            raise BdpoError(f"batch_size is {batch_size}: it must be at least 1.")
         self.model, self.tokenizer, self.batch_size = model, tokenizer, batch_size
         own = model.generation_config.eos_token_id
         self.stop = sorted(stop_ids(tokenizer).union([] if own is None else [own] if isinstance(own, int) else own))
@@ -79,8 +84,8 @@ class LocalGenerator:
         """All samples of every prompt, in the order of `prompts`; `on_batch` gets each batch as it is made.
 
         Raises:
-            BdpoError: a prompt with its reply is longer than the model can read, a template refuses a prompt, or one
-                reply by itself does not fit in memory.
+            BdpoError: a prompt with its reply is longer than the model can read, a template refuses a prompt, the
+                logits are not finite, or one reply by itself does not fit in memory.
         """
         rows = [
             _Row(id, sample, ids)
@@ -117,17 +122,23 @@ class LocalGenerator:
         for i, row in enumerate(rows):
             ids[i, width - len(row.ids) :] = torch.tensor(row.ids)
             mask[i, width - len(row.ids) :] = 1
+        finite = _Finite(len(rows), device)
         try:
             output = self.model.generate(
                 input_ids=ids.to(device),
                 attention_mask=mask.to(device),
                 generation_config=config,
-                logits_processor=[*_drawing(rows, sampling, device), progress],
+                logits_processor=[finite, *_drawing(rows, sampling, device), progress],
             )
         except RuntimeError as error:
             if not _is_out_of_memory(error):
                 raise
             return None
+        if not finite.rows.all():
+            raise BdpoError(
+                f"The model's logits for prompt {rows[int(finite.rows.int().argmin())].id} are not finite: its weights "
+                f"are damaged, or overflow in {self.model.dtype}; try --dtype float32."
+            )
         return [self._reply(row, generated) for row, generated in zip(rows, output[:, width:].tolist(), strict=True)]
 
     def _reply(self, row: _Row, generated: list[int]) -> Reply:
@@ -232,6 +243,18 @@ def _marks_of_template(tokenizer: PreTrainedTokenizerBase) -> tuple[str, str] | 
         return None
     found = marks_around(rendered, thought, answer)
     return None if found is None or is_known(*found) or any(mark in plain for mark in found) else found
+
+
+class _Finite(LogitsProcessor):
+    """Keeps which rows had a finite highest logit at every step; looked at once a batch, so that no step waits."""
+
+    def __init__(self, rows: int, device: torch.device) -> None:
+        self.rows = torch.ones(rows, dtype=torch.bool, device=device)
+
+    def __call__(self, input_ids: Tensor, scores: Tensor) -> Tensor:
+        """scores (B, V) -> the same."""
+        self.rows &= scores.amax(-1).isfinite()
+        return scores
 
 
 class _Draw(LogitsProcessor):

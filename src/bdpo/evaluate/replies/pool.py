@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -10,7 +9,8 @@ from typing import Any
 
 from safetensors import SafetensorError, safe_open
 
-from bdpo.errors import BdpoError, first_line
+from bdpo.errors import BdpoError
+from bdpo.files import read_json
 from bdpo.models import (
     LOADING_ERRORS,
     STARTER,
@@ -20,6 +20,7 @@ from bdpo.models import (
     base_folder,
     load,
     load_tokenizer,
+    loading_fault,
     resolve,
 )
 
@@ -78,7 +79,7 @@ def _adapted(base: Any, folder: Path) -> Any:
     except BdpoError:
         raise
     except LOADING_ERRORS as error:
-        raise BdpoError(f"Cannot load the adapter in {folder}: {first_line(error)}") from error
+        raise BdpoError(f"Cannot load the adapter in {folder}: {loading_fault(error)}") from error
 
 
 def _can_share(folder: Path, base: Path) -> bool:
@@ -86,7 +87,7 @@ def _can_share(folder: Path, base: Path) -> bool:
     if folder == base:
         return True
     weights = folder / "adapter_model.safetensors"
-    config = json.loads((folder / "adapter_config.json").read_text())
+    config = read_json(folder / "adapter_config.json", "mend it or copy the adapter again")
     if not weights.exists() or config.get("peft_type") != "LORA":
         return False
     if config.get("init_lora_weights", True) not in _PLAIN_STARTS:
