@@ -1,15 +1,19 @@
-# `make demo` shows the whole way, `make test` runs the tests; both set up .venv first.
+# `make demo` shows the whole way, `make test` runs the tests, `make faults` stops and damages runs; all set up
+# .venv first.
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: demo test install lint clean
+.PHONY: demo test faults install lint clean
 
 demo: $(VENV)/installed
 	$(BIN)/bdpo demo
 
 test: $(VENV)/installed
 	HF_HUB_OFFLINE=1 $(BIN)/python -m pytest
+
+faults: $(VENV)/installed
+	OMP_NUM_THREADS=1 $(BIN)/python tests/faults
 
 install: $(VENV)/installed
 

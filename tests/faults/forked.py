@@ -5,6 +5,7 @@ The server must not have computed anything with gradients before it forks: their
 
 from __future__ import annotations
 
+import ctypes
 import gc
 import os
 import resource
@@ -12,6 +13,7 @@ import select
 import signal
 import sys
 import time
+import traceback
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass, field
@@ -57,20 +59,28 @@ class Running:
     """A command under way in a forked process."""
 
     pid: int
-    pipe: int
-    said: Path
+    doing: int  # pipe of "EVENT PATH" lines
+    saying: int  # pipe of its standard error
     begun: float = field(default_factory=time.monotonic)
-    events: list[str] = field(default_factory=list)
-    _half: str = ""
+    _read: dict[int, bytes] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        self._read = {self.doing: b"", self.saying: b""}
+        self._open = {self.doing, self.saying}
+
+    @property
+    def events(self) -> list[str]:
+        """What it has done to files so far."""
+        return self._read[self.doing].decode().split("\n")[:-1]
 
     def listen(self, seconds: float) -> bool:
-        """Take in what it does for some time, or until it does something; false when it has ended."""
-        if not select.select([self.pipe], [], [], max(seconds, 0))[0]:
-            return True
-        data = os.read(self.pipe, 1 << 16)
-        *lines, self._half = (self._half + data.decode()).split("\n")
-        self.events += lines
-        return bool(data)
+        """Take in what it does and says for some time, or until it does something; false when it has ended."""
+        for pipe in select.select(list(self._open), [], [], max(seconds, 0))[0] if self._open else ():
+            data = os.read(pipe, 1 << 16)
+            self._read[pipe] += data
+            if not data:
+                self._open.remove(pipe)
+        return bool(self._open)
 
     def until(self, met: Callable[[list[str]], bool], seconds: float = TIMEOUT) -> bool:
         """Wait until what it has done meets a condition; false where it ended, or time ran out, before."""
@@ -87,38 +97,43 @@ class Running:
 
     def end(self) -> Ended:
         """Wait for its end; one that hangs is killed and has the code -9."""
-        if self.until(lambda events: False):  # never true: it ended, or hangs
-            raise AssertionError
-        if time.monotonic() - self.begun > TIMEOUT:
+        self.until(lambda events: False)
+        if self._open:
             self.send(signal.SIGKILL)
         _, status = os.waitpid(self.pid, 0)
-        os.close(self.pipe)
-        said = self.said.read_text(errors="replace")
+        for pipe in (self.doing, self.saying):
+            os.close(pipe)
+        said = self._read[self.saying].decode(errors="replace")
         return Ended(os.waitstatus_to_exitcode(status), said, self.events, time.monotonic() - self.begun)
 
 
 def start(
-    home: Path, *arguments: str, cache: str = "cache", largest: int | None = None, nobody: bool = False
+    home: Path, *arguments: str, cache: str = "cache", largest: int | None = None, closed: Path | None = None
 ) -> Running:
     """Fork a process that runs `bdpo arguments` in the folder `home`.
 
     Args:
         cache: bdpo's cache, in `home`.
         largest: bytes beyond which no file can grow, as on a full disk.
-        nobody: run as a user who may write only where everybody may.
+        closed: a folder in which nothing can be written.
     """
-    reading, writing = os.pipe()
-    said = home / "said.txt"
-    said = next(path for n in range(10_000) if not (path := said.with_name(f"said-{n}.txt")).exists())
-    said.touch(mode=0o666)
+    (doing, does), (saying, says) = os.pipe(), os.pipe()
     pid = os.fork()
     if pid:
-        os.close(writing)
-        return Running(pid, reading, said)
-    os.close(reading)
+        os.close(does)
+        os.close(says)
+        return Running(pid, doing, saying)
     code = 70
     try:
-        code = _child(home, list(arguments), cache, writing, said, largest, nobody)
+        os.dup2(says, 2)
+        os.close(says)
+        sys.stdout, sys.stderr = Path(os.devnull).open("w"), os.fdopen(2, "w", buffering=1)  # noqa: SIM115  # to the end
+        os.chdir(home)
+        os.environ |= {"BDPO_CACHE": str(home / cache), "HF_HUB_OFFLINE": "1", "TQDM_DISABLE": "1"}
+        sys.argv = ["bdpo", *arguments]
+        _report(str(home), does)
+        _restrict(largest, closed)
+        code = _code_of_main()
     finally:
         sys.stderr.flush()
         os._exit(code)
@@ -129,37 +144,53 @@ def run(home: Path, *arguments: str, **how: Any) -> Ended:
     return start(home, *arguments, **how).end()
 
 
-def _child(
-    home: Path, arguments: list[str], cache: str, pipe: int, said: Path, largest: int | None, nobody: bool
-) -> int:
-    os.chdir(home)
-    os.environ |= {"BDPO_CACHE": str(home / cache), "HF_HUB_OFFLINE": "1", "TQDM_DISABLE": "1"}
-    sys.argv = ["bdpo", *arguments]
-    sys.stdout, sys.stderr = Path(os.devnull).open("w"), said.open("w", buffering=1)  # noqa: SIM115  # to the end
-    os.dup2(sys.stderr.fileno(), 2)
-    place = str(home)
+def _report(place: str, pipe: int) -> None:
+    """Write to a pipe what this process does to files in `place` from now on."""
 
     def hook(event: str, details: tuple[Any, ...]) -> None:
         written = event in _WRITES or (event == "open" and isinstance(details[1], str) and details[1][0] in "wax+")
-        if written and isinstance(details[0], (str, os.PathLike)):
+        if written and isinstance(details[0], str | os.PathLike):
             path = os.path.join(place, os.fspath(details[1 if event == "os.rename" else 0]))
-            if path.startswith(place) and not path.endswith(said.name):
+            if path.startswith(place):
                 os.write(pipe, f"{event} {path}\n".encode())
 
     sys.addaudithook(hook)
+
+
+def _restrict(largest: int | None, closed: Path | None) -> None:
     if largest is not None:
         resource.setrlimit(resource.RLIMIT_FSIZE, (largest, largest))
-    if nobody and os.geteuid() == 0:
-        os.setgroups([])
-        os.setresgid(65534, 65534, 65534)
-        os.setresuid(65534, 65534, 65534)
+    if closed is not None and not close(closed):
+        raise OSError(f"{closed} cannot be made read-only")
+
+
+def close(folder: Path) -> bool:
+    """Make a folder read-only for this process, whoever runs it: mounted so in a namespace of its own (Linux)."""
+    libc, path = ctypes.CDLL(None, use_errno=True), str(folder).encode()
+    new_user, new_mounts, private, bind, read_only = 0x10000000, 0x20000, 0x44000, 0x1000, 0x1021
+    kind = new_mounts if os.geteuid() == 0 else new_mounts | new_user
+    return not (
+        libc.unshare(kind)
+        or libc.mount(b"none", b"/", None, private, None)
+        or libc.mount(path, path, None, bind, None)
+        or libc.mount(b"none", path, None, bind | read_only, None)
+    )
+
+
+def can_close(folder: Path) -> bool:
+    """Whether `close` is possible here."""
+    pid = os.fork()
+    if not pid:
+        os._exit(0 if close(folder) else 1)
+    return os.waitpid(pid, 0)[1] == 0
+
+
+def _code_of_main() -> int:
     try:
         main()
     except SystemExit as end:
         return end.code if isinstance(end.code, int) else 1 if end.code else 0
     except BaseException:
-        import traceback
-
         traceback.print_exc()
         return 1
     return 0

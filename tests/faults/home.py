@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import hashlib
+import itertools
 import json
+import os
 import shutil
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -17,9 +19,13 @@ from bdpo.pairs import write_pairs
 from tiny import make_pairs, tiny_model, tiny_tokenizer
 
 TRAIN = ("train", "--config", "recipe.yaml")
+UNSAVED = ("train", "--config", "unsaved.yaml")
+TWO = ("train", "--config", "two.yaml")  # two checkpoints are kept
 SCORE = ("score", "--config", "recipe.yaml")
 EVALUATE = ("evaluate", "model", "--limit", "4", "--max-new-tokens", "8")
 MERGE = ("merge", "whole-train")
+
+_TAKEN = itertools.count(1)
 
 
 @dataclass
@@ -28,12 +34,10 @@ class Home:
 
     folder: Path
     expected: dict[str, str] = field(default_factory=dict)  # fingerprint, by command
-    taken: int = 0
 
     def new(self, name: str) -> Path:
         """A folder that is not there."""
-        self.taken += 1
-        return self.folder / f"{name}-{self.taken}"
+        return self.folder / f"{name}-{os.getpid()}-{next(_TAKEN)}"
 
     def copy(self, of: str) -> Path:
         """A copy of a folder."""

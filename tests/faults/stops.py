@@ -11,21 +11,18 @@ from random import Random
 
 import forked
 from forked import Ended
-from home import EVALUATE, SCORE, TRAIN, Home
+from home import EVALUATE, SCORE, TRAIN, UNSAVED, Home
 
 SIGNALS = (signal.SIGKILL, signal.SIGTERM, signal.SIGINT)
-_AIMS: dict[str, tuple[tuple[str, ...], Callable[[str], bool]]] = {
-    "score": (SCORE, lambda event: True),
-    "evaluate": (EVALUATE, lambda event: True),
-    "train, at any time": (TRAIN, lambda event: True),
-    "train, writing a checkpoint": (TRAIN, lambda event: "/checkpoint-" in event),
-    "train, at the final save": (TRAIN, lambda event: "/.sav" in event or event.startswith("os.rename")),
-    "train without checkpoints, at the final save": (
-        ("train", "--config", "unsaved.yaml"), lambda event: "/.sav" in event or "/.metrics" in event,
-    ),
-}  # fmt: skip
-_SHARES = {"score": 3, "evaluate": 3, "train, at any time": 4, "train, writing a checkpoint": 6,
-           "train, at the final save": 3, "train without checkpoints, at the final save": 1}  # fmt: skip
+# of the 20 moments a signal: how many, of which command, and after which of the things that it does to files
+AIMS: dict[str, tuple[int, tuple[str, ...], Callable[[str], bool]]] = {
+    "score": (3, SCORE, lambda event: True),
+    "evaluate": (3, EVALUATE, lambda event: True),
+    "train, at any time": (4, TRAIN, lambda event: True),
+    "train, writing a checkpoint": (6, TRAIN, lambda event: "/checkpoint-" in event),
+    "train, at the final save": (3, TRAIN, lambda event: "/.sav" in event or event.startswith("os.rename")),
+    "train without checkpoints, at the final save": (1, UNSAVED, lambda event: "/.sav" in event),
+}
 
 
 @dataclass(frozen=True)
@@ -36,18 +33,17 @@ class Trial:
     lost: str
 
 
-def stops(home: Home, seed: int, rounds: int = 1) -> Iterator[Trial]:
-    """For each signal and aim, as many moments as `_SHARES` says (20 a signal in a round)."""
-    random = Random(seed)
-    for aim, (command, aimed) in _AIMS.items():
-        events = home.run(*command, "--out", str(home.new("count")), cache=_cache(home, command)).events
-        moments = sum(map(aimed, events))
-        for number in SIGNALS:
-            for _ in range(rounds * _SHARES[aim]):
-                # after which of the events, and how long after it: writing itself takes a millisecond here
-                moment, later = random.randrange(moments), random.choice((0, random.uniform(0, 0.003)))
-                lost = stop(home, command, aimed, moment, later, number)
-                yield Trial(f"{number.name}: {aim}", lost)
+def stops(home: Home, aim: str, random: Random, quick: bool = False) -> Iterator[Trial]:
+    """For each signal as many moments as `AIMS` says, or one moment for one of them."""
+    share, command, aimed = AIMS[aim]
+    counted = home.run(*command, "--out", str(home.new("count")), cache=_cache(home, command))
+    assert counted.code == 0, counted.said
+    moments = sum(map(aimed, counted.events))
+    signals = [number for number in SIGNALS for _ in range(share)]
+    for number in [random.choice(signals)] if quick else signals:
+        # after which of the events, and how long after it: writing itself takes a millisecond here
+        moment, later = random.randrange(moments), random.choice((0, random.uniform(0, 0.003)))
+        yield Trial(f"{number.name}: {aim}", stop(home, command, aimed, moment, later, number))
 
 
 def _cache(home: Home, command: tuple[str, ...]) -> str:
