@@ -237,6 +237,29 @@ def test_hh_transcripts():
     assert (pair.chosen, pair.rejected) == ("The Turkish Van.", "None.\n\nReally none.")
 
 
+@pytest.mark.parametrize("strip", [False, True], ids=["as published", "stripped"])
+def test_hh_transcripts_with_one_human_turn(strip):
+    row = {"chosen": hh("Can cats swim?", last="Some."), "rejected": hh("Can cats swim?", last="No.")}
+    loaded = pairs_from_rows([{key: text.strip() if strip else text for key, text in row.items()}])
+    (pair,) = loaded.pairs
+    assert (loaded.format, pair.prompt, pair.chosen, pair.rejected) == ("hh", (user("Can cats swim?"),), "Some.", "No.")
+
+
+def test_what_is_no_text_drops_its_row_and_is_counted():
+    sound = {"prompt": [user("Hi")], "chosen": "Hello.", "rejected": "Go away."}
+    calls = {**assistant("Let me look."), "tool_calls": [{"type": "function"}]}
+    rows = [
+        {**sound, "images": [], "tools": None},
+        {**sound, "images": ["cat.png"]},
+        {**sound, "tools": '[{"name": "search"}]'},
+        {**sound, "prompt": [user("Hi"), calls, user("And?")]},
+    ]
+    loaded = pairs_from_rows(rows)
+    assert [pair.id for pair in loaded.pairs] == ["row-1"]
+    because = "belongs to the conversation and is no text, so it cannot be read"
+    assert loaded.counts == {f"dropped: '{key}' {because}": 1 for key in ("images", "tools", "tool_calls")}
+
+
 def test_hh_rows_that_are_no_pairs_are_dropped_by_reason():
     good = {"chosen": hh("Hi", last="Hello"), "rejected": hh("Hi", last="Go away")}
     rows = [

@@ -76,6 +76,29 @@ def test_numbers_that_are_text_to_yaml_become_numbers(tmp_path: Path) -> None:
     assert (args.learning_rate, args.beta, args.temperature) == (1e-4, 0.1, 10.0)
 
 
+def test_words_of_truth_are_text_where_the_field_is_text(tmp_path: Path) -> None:
+    text = "train: {save_strategy: no, eval_strategy: no}\nmodel: {revision: on}\ndata: {columns: {prompt: yes}}"
+    recipe = recipe_from(tmp_path, text, "train.logging_strategy=no", "data.split=off")
+    assert (recipe.train["save_strategy"], recipe.train["eval_strategy"]) == ("no", "no")
+    assert recipe.train["logging_strategy"] == "no"
+    assert (recipe.model.revision, recipe.data.columns, recipe.data.split) == ("on", {"prompt": "yes"}, "off")
+    assert str(bdpo_config(recipe, tmp_path).save_strategy) == "SaveStrategy.NO"
+
+
+def test_words_of_truth_are_truth_where_the_field_takes_it(tmp_path: Path) -> None:
+    text = """
+balance: {enabled: no, scale: off, weights: true}
+train: {use_cpu: yes, gradient_checkpointing_kwargs: {use_reentrant: no}}
+model: {chat_template_kwargs: {enable_thinking: off}}
+peft: {use_rslora: on, init_lora_weights: false}
+"""
+    recipe = recipe_from(tmp_path, text, "data.as_chat=yes")
+    assert (recipe.balance.enabled, recipe.balance.scale, recipe.balance.weights) == (False, False, True)
+    assert recipe.train == {"use_cpu": True, "gradient_checkpointing_kwargs": {"use_reentrant": False}}
+    assert recipe.model.chat_template_kwargs == {"enable_thinking": False} and recipe.data.as_chat is True
+    assert recipe.peft == {"use_rslora": True, "init_lora_weights": False}
+
+
 def test_sections_left_empty_are_their_defaults(tmp_path: Path) -> None:
     assert recipe_from(tmp_path, "data:\ntrain:\nbalance:\npeft:\n") == Recipe()
 
