@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shlex
 import sys
 import warnings
 from functools import partial
@@ -15,6 +16,7 @@ import typer
 from bdpo.cli.evaluate import EPILOG, evaluate_app
 from bdpo.errors import BdpoError
 from bdpo.processes import first_to_say
+from bdpo.terminal import say, steady_streams, visible
 
 app = typer.Typer(
     help="Balanced DPO for the safety alignment of chat models: check data, measure, train, evaluate, compare.",
@@ -82,7 +84,7 @@ def data_check(
     other = None if against is None else read(against, split=against_split, config=other_config)
     report = check_pairs(loaded, against=other, tokenizer=tokenizer, max_length=max_length)
     if as_json:
-        print(json.dumps(report.to_dict(), indent=2, ensure_ascii=False))
+        print(json.dumps(report.to_dict(), indent=2))
     else:
         report.render(Console())
     raise typer.Exit(1 if report.has_errors else 0)
@@ -108,24 +110,26 @@ def score(
     from bdpo.cli.tables import render_summary
     from bdpo.processes import processes
     from bdpo.recipe.run import load_model, read_data
-    from bdpo.recipe.sections import load_recipe
+    from bdpo.recipe.sections import as_override, load_recipe
     from bdpo.score import score as score_pairs
     from bdpo.score.summary import summarise_scores
 
     flags = {"model.name": model, "data.train": data, "score.estimator": estimator}
-    given = [f"{key}={value}" for key, value in flags.items() if value is not None]
+    given = [as_override(key, value) for key, value in flags.items() if value is not None]
     recipe = load_recipe(config, [*(set_ or []), *given])
     read = read_data(recipe)
     loaded = load_model(recipe)
     console = Console(quiet=not processes().is_main_process)
-    _say(console, f"{len(read.train)} pairs of {recipe.data.train}, model {loaded.label}.")
+    say(console, f"{len(read.train)} pairs of {recipe.data.train}, model {loaded.label}.")
     for reason, n in read.counts.items():
-        _say(console, f"  {n} rows {reason}")
+        say(console, f"  {n} rows {reason}")
     scored = score_pairs(loaded.model, loaded.tokenizer, read.train, out, recipe.options().scoring())
     render_summary(summarise_scores(scored.rows), console)
-    again = "".join(f" --set {override}" for override in (*(set_ or []), *given))
-    _say(console, f"Scores: {out}. Next: bdpo train --config {config or 'recipes/starter.yaml'}{again} "
-         f"--set score.dir={out}")  # fmt: skip
+    again = [
+        part for override in (*(set_ or []), *given, as_override("score.dir", str(out))) for part in ("--set", override)
+    ]
+    next_command = shlex.join(["bdpo", "train", "--config", str(config or "recipes/starter.yaml"), *again])
+    say(console, f"Scores: {out}. Next: {next_command}")
 
 
 @app.command(epilog=EPILOG)
@@ -170,12 +174,10 @@ def train(
         _stopped(" with --resume" if any(out.glob("checkpoint-*")) else "")
     if processes().is_main_process:
         render_metrics(result.metrics, result.history, console)
-        _say(console, f"The run lies in {out} (README.md is its model card).")
+        say(console, f"The run lies in {out} (README.md is its model card).")
         if (out / "adapter_config.json").exists():
-            _say(
-                console,
-                f"Next: bdpo merge {out} --out {out}-merged gives plain weights for vLLM or llama.cpp.",
-            )
+            next_command = shlex.join(["bdpo", "merge", str(out), "--out", f"{out}-merged"])
+            say(console, f"Next: {next_command} gives plain weights for vLLM or llama.cpp.")
 
 
 @app.command(epilog=EPILOG)
@@ -188,7 +190,7 @@ def merge(
     from bdpo import models
 
     models.merge(run, out, dtype=dtype)
-    print(f"Merged weights and tokenizer: {out}")
+    print(visible(f"Merged weights and tokenizer: {out}"))
 
 
 @app.command(epilog=EPILOG)
@@ -206,14 +208,11 @@ def demo(
     run_demo(out, pairs=pairs, console=Console())
 
 
-def _say(console: object, text: str) -> None:
-    console.print(text, highlight=False, soft_wrap=True)  # type: ignore[attr-defined]
-
-
 def main() -> None:
     """Entry point of the command `bdpo`."""
     debug = "--debug" in sys.argv
     sys.argv = [argument for argument in sys.argv if argument != "--debug"]
+    steady_streams()
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")  # no warnings when a data loader forks
     warnings.filterwarnings("ignore", category=FutureWarning)  # peft calls what transformers renamed
     try:
@@ -238,5 +237,5 @@ def _stopped(how: str = "") -> NoReturn:
 
 def _fail(sentence: str, code: int = 2) -> NoReturn:
     if first_to_say(sentence):
-        print(f"bdpo: {sentence}", file=sys.stderr)
+        print(visible(f"bdpo: {sentence}").replace("\n", "\\n"), file=sys.stderr)
     sys.exit(code)

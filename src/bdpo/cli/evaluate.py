@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import json
+import shlex
 from enum import StrEnum
 from pathlib import Path
 from typing import Annotated
 
 import typer
+
+from bdpo.terminal import say
 
 EPILOG = "Errors are one sentence and exit code 2; add --debug anywhere for the traceback."
 evaluate_app = typer.Typer()
@@ -95,14 +98,14 @@ def evaluate(
     plan = Plan(suite, data_dir, limit, seed, _split(transform), pairs, pairs_split, prefer, sampling)
     tasks, missing = plan_tasks(plan, judged_by, logps=endpoint is None)
     for why in missing.values():
-        console.print(f"Left out: {why}", highlight=False, markup=False)
+        say(console, f"Left out: {why}")
     if endpoint is None:
         subjects = local_models(named, dtype=dtype, batch_size=batch_size)
     else:
         subjects = endpoint_models(named, endpoint)
     for grid in evaluation_grids(run_evaluation(subjects, tasks, out, judged_by, harness)):
         grid.render(console)
-    console.print(f"Results: {out}. Next: bdpo compare {out}", highlight=False, soft_wrap=True)
+    say(console, f"Results: {out}. Next: bdpo compare {shlex.quote(str(out))}")
 
 
 @evaluate_app.command(epilog=EPILOG)
@@ -132,7 +135,7 @@ def compare(
     out = out or folders[0]
     write_json(out / "compare.json", comparison.to_dict())
     write_whole(out / "compare.md", ("# Comparison\n\n" + "\n".join(grid.markdown() for grid in grids)).encode())
-    console.print(f"Written: {out / 'compare.json'} and compare.md.", highlight=False, soft_wrap=True)
+    say(console, f"Written: {out / 'compare.json'} and compare.md.")
 
 
 @evaluate_app.command("judge-agreement", epilog=EPILOG)

@@ -86,7 +86,7 @@ def _can_share(folder: Path, base: Path) -> bool:
     if folder == base:
         return True
     weights = folder / "adapter_model.safetensors"
-    config = json.loads((folder / "adapter_config.json").read_text())
+    config = json.loads((folder / "adapter_config.json").read_text(encoding="utf-8"))
     if not weights.exists() or config.get("peft_type") != "LORA":
         return False
     if config.get("init_lora_weights", True) not in _PLAIN_STARTS:

@@ -8,6 +8,7 @@ with its tokenizer, `metrics.json` and README.md, the model card.
 from __future__ import annotations
 
 import random
+import shlex
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -166,7 +167,7 @@ def _refuse_errors(recipe: Recipe, data: RunData) -> None:
         if error.severity == "error":
             raise BdpoError(
                 f"{source}: {error.name.replace('_', ' ')} in {error.count} pairs (first: {error.examples[0]}). "
-                f"{error.explanation} `bdpo data check {source}` shows all."
+                f"{error.explanation} `bdpo data check {shlex.quote(source)}` shows all."
             )
 
 

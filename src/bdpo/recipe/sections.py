@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import difflib
+import json
 from pathlib import Path
 from typing import Any, Literal, get_args, get_type_hints
 
@@ -190,6 +191,15 @@ def _complains_of(override: str, sentence: str) -> bool:
     name = override.partition("=")[0].strip()
     complaint = sentence.partition("did you mean")[0]
     return name in complaint or any(f"'{part}'" in complaint for part in name.split("."))
+
+
+def as_override(key: str, text: str) -> str:
+    """`key=text` for --set, quoted where YAML would take the text for something else."""
+    try:
+        same = yaml.safe_load(text) == text
+    except yaml.YAMLError:
+        same = False
+    return f"{key}={text if same else json.dumps(text, ensure_ascii=False)}"
 
 
 def _override(content: dict[str, Any], override: str) -> None:

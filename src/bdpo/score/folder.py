@@ -8,6 +8,7 @@ data/.part-00000.sha256  its checksum, written after it: a part without one, or 
 
 from __future__ import annotations
 
+import glob
 import hashlib
 import os
 import weakref
@@ -68,7 +69,7 @@ def open_scores(path: str | Path) -> ScoredData:
         )
     copy = path if os.access(path, os.W_OK) else cache_dir()
     with _no_progress_bar():  # "Generating train split" would say nothing to the user
-        rows = Dataset.from_parquet([str(part) for part in parts], cache_dir=str(copy / ".arrow"))
+        rows = Dataset.from_parquet([glob.escape(str(part)) for part in parts], cache_dir=str(copy / ".arrow"))
     return ScoredData(rows, manifest, path)
 
 
