@@ -28,15 +28,27 @@ _NOT_WRITABLE = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EAC
 _WRITERS = re.compile(r"(?:strerror|I/O error): ([\w -]+)|([\w -]+) \(os error|unexpected pos|PytorchStreamWriter")
 
 
+def expanded(name: str | Path) -> Path:
+    """The path with its `~` resolved; as it is where there is no home folder (a container's user without an entry)."""
+    return Path(os.path.expanduser(name))
+
+
 def cache_dir() -> Path:
-    """Folder for what bdpo makes and can make again: `BDPO_CACHE`, else the platform's cache folder."""
+    """Folder for what bdpo makes and can make again: `BDPO_CACHE`, else the platform's cache folder.
+
+    Raises:
+        BdpoError: it would lie in the home folder, and there is none.
+    """
     if os.environ.get("BDPO_CACHE"):
-        return Path(os.environ["BDPO_CACHE"]).expanduser()
-    if sys.platform == "win32":
-        return Path(os.environ.get("LOCALAPPDATA") or Path.home() / "AppData/Local") / "bdpo"
-    if sys.platform == "darwin":
-        return Path.home() / "Library/Caches/bdpo"
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "bdpo"
+        return expanded(os.environ["BDPO_CACHE"])
+    variable, below = {
+        "win32": ("LOCALAPPDATA", "~/AppData/Local"),
+        "darwin": ("", "~/Library/Caches"),
+    }.get(sys.platform, ("XDG_CACHE_HOME", "~/.cache"))
+    folder = expanded(os.environ.get(variable) or below)
+    if str(folder).startswith("~"):
+        raise BdpoError("There is no home folder to keep the cache in: set BDPO_CACHE to a folder.")
+    return folder / "bdpo"
 
 
 def read_bytes(path: Path) -> bytes:

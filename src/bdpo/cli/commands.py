@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shlex
 import signal
 import sys
 import warnings
@@ -16,6 +17,7 @@ import typer
 from bdpo.cli.evaluate import EPILOG, evaluate_app
 from bdpo.errors import BdpoError
 from bdpo.processes import first_to_say, stoppable
+from bdpo.terminal import say, steady_streams, visible
 
 app = typer.Typer(
     help="Balanced DPO for the safety alignment of chat models: check data, measure, train, evaluate, compare.",
@@ -94,7 +96,7 @@ def data_check(
     other = None if against is None else read(against, split=against_split, config=other_config)
     report = check_pairs(loaded, against=other, tokenizer=tokenizer, max_length=max_length)
     if as_json:
-        print(json.dumps(report.to_dict(), indent=2, ensure_ascii=False))
+        print(json.dumps(report.to_dict(), indent=2))
     else:
         report.render(Console())
     raise typer.Exit(1 if report.has_errors else 0)
@@ -130,7 +132,7 @@ def data_clean(
         prefer=prefer, columns=_columns(columns), as_chat=as_chat,
     )  # fmt: skip
     for line in cleaned.lines():
-        _say(Console(), line)
+        say(Console(), line)
 
 
 def _columns(given: list[str] | None) -> dict[str, str]:
@@ -163,25 +165,27 @@ def score(
     from bdpo.processes import processes
     from bdpo.recipe.data import read_data, refuse_errors
     from bdpo.recipe.parts import load_model
-    from bdpo.recipe.sections import load_recipe
+    from bdpo.recipe.sections import as_override, load_recipe
     from bdpo.score import score as score_pairs
     from bdpo.score.summary import summarise_scores
 
     flags = {"model.name": model, "data.train": data, "score.estimator": estimator}
-    given = [f"{key}={value}" for key, value in flags.items() if value is not None]
+    given = [as_override(key, value) for key, value in flags.items() if value is not None]
     recipe = load_recipe(config, [*(set_ or []), *given])
     read = read_data(recipe)
     refuse_errors(recipe, read)
     loaded = load_model(recipe)
     console = Console(quiet=not processes().is_main_process)
-    _say(console, f"{len(read.train)} pairs of {recipe.data.train}, model {loaded.label}.")
+    say(console, f"{len(read.train)} pairs of {recipe.data.train}, model {loaded.label}.")
     for line in read.lines():
-        _say(console, f"  {line}")
+        say(console, f"  {line}")
     scored = score_pairs(loaded.model, loaded.tokenizer, read.train, out, recipe.options().scoring())
     render_summary(summarise_scores(scored.rows), console)
-    again = "".join(f" --set {override}" for override in (*(set_ or []), *given))
-    _say(console, f"Scores: {out}. Next: bdpo train --config {config or 'recipes/starter.yaml'}{again} "
-         f"--set score.dir={out}")  # fmt: skip
+    again = [
+        part for override in (*(set_ or []), *given, as_override("score.dir", str(out))) for part in ("--set", override)
+    ]
+    next_command = shlex.join(["bdpo", "train", "--config", str(config or "recipes/starter.yaml"), *again])
+    say(console, f"Scores: {out}. Next: {next_command}")
 
 
 @app.command(epilog=EPILOG)
@@ -217,10 +221,10 @@ def train(
         estimate(recipe, out).render(console)
         return
 
-    def say(data: RunData) -> None:
-        _say(console, f"{len(data.train)} pairs of {recipe.data.train}, {len(data.eval)} held out.")
+    def tell(data: RunData) -> None:
+        say(console, f"{len(data.train)} pairs of {recipe.data.train}, {len(data.eval)} held out.")
         for line in data.lines():
-            _say(console, f"  {line}")
+            say(console, f"  {line}")
 
     callbacks = []
     if recipe.evaluate is not None:
@@ -229,17 +233,15 @@ def train(
 
         callbacks.append(EvaluationCallback(recipe.evaluate, make_judge("rules"), recipe.data.seed))
     try:
-        result = run_recipe(recipe, out, resume=resume, callbacks=callbacks, on_data=say)
+        result = run_recipe(recipe, out, resume=resume, callbacks=callbacks, on_data=tell)
     except KeyboardInterrupt as stop:
         _stopped(stop, how_to_go_on(out))
     if processes().is_main_process:
         render_metrics(result.metrics, result.history, console)
-        _say(console, f"The run lies in {out} (README.md is its model card).")
+        say(console, f"The run lies in {out} (README.md is its model card).")
         if (out / "adapter_config.json").exists():
-            _say(
-                console,
-                f"Next: bdpo merge {out} --out {out}-merged gives plain weights for vLLM or llama.cpp.",
-            )
+            next_command = shlex.join(["bdpo", "merge", str(out), "--out", f"{out}-merged"])
+            say(console, f"Next: {next_command} gives plain weights for vLLM or llama.cpp.")
 
 
 @app.command(epilog=EPILOG)
@@ -252,7 +254,7 @@ def merge(
     from bdpo import models
 
     models.merge(run, out, dtype=dtype)
-    print(f"Merged weights and tokenizer: {out}")
+    print(visible(f"Merged weights and tokenizer: {out}"))
 
 
 @app.command(epilog=EPILOG)
@@ -270,14 +272,11 @@ def demo(
     run_demo(out, pairs=pairs, console=Console())
 
 
-def _say(console: object, text: str) -> None:
-    console.print(text, highlight=False, soft_wrap=True)  # type: ignore[attr-defined]
-
-
 def main() -> None:
     """Entry point of the command `bdpo`."""
     debug = "--debug" in sys.argv
     sys.argv = [argument for argument in sys.argv if argument != "--debug"]
+    steady_streams()
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")  # no warnings when a data loader forks
     warnings.filterwarnings("ignore", category=FutureWarning)  # peft calls what transformers renamed
     try:
@@ -306,5 +305,5 @@ def _stopped(stop: BaseException, how: str = "run the same command again") -> No
 
 def _fail(sentence: str, code: int = 2) -> NoReturn:
     if first_to_say(sentence):
-        print(f"bdpo: {sentence}", file=sys.stderr)
+        print(visible(f"bdpo: {sentence}").replace("\n", "\\n"), file=sys.stderr)
     sys.exit(code)

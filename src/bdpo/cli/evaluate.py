@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import json
+import shlex
 from collections.abc import Iterable
 from enum import StrEnum
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
+
+from bdpo.terminal import say
 
 EPILOG = "Errors are one sentence and exit code 2; add --debug anywhere for the traceback."
 evaluate_app = typer.Typer()
@@ -111,10 +114,10 @@ def evaluate(
     plan = Plan(suite, data_dir, limit, seed, _split(transform), pairs, pairs_split, prefer, sampling, filtered_is_safe)
     tasks, missing = plan_tasks(plan, judged_by, logps=endpoint is None)
     for why in missing.values():
-        console.print(f"Left out: {why}", highlight=False, markup=False, soft_wrap=True)
+        say(console, f"Left out: {why}")
     for grid in evaluation_grids(evaluation.evaluate(subjects, tasks, out, judged_by, harness)):
         grid.render(console)
-    console.print(f"Results: {out}. Next: bdpo compare {out}", highlight=False, soft_wrap=True)
+    say(console, f"Results: {out}. Next: bdpo compare {shlex.quote(str(out))}")
 
 
 @evaluate_app.command(epilog=EPILOG)
@@ -144,7 +147,7 @@ def compare(
     out = out or folders[0]
     write_json(out / "compare.json", comparison.to_dict())
     write_whole(out / "compare.md", ("# Comparison\n\n" + "\n".join(grid.markdown() for grid in grids)).encode())
-    console.print(f"Written: {out / 'compare.json'} and compare.md.", highlight=False, soft_wrap=True)
+    say(console, f"Written: {out / 'compare.json'} and compare.md.")
 
 
 @evaluate_app.command("judge-agreement", epilog=EPILOG)

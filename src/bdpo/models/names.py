@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from bdpo.errors import BdpoError, first_line, unknown
-from bdpo.files import read_json, refuse_held
+from bdpo.files import expanded, read_json, refuse_held
 from bdpo.models.gguf import STARTER, STARTER_FOLDER, converted, starter
 
 
@@ -21,7 +21,7 @@ def resolve(name: str | Path, *, revision: str | None = None) -> Path:
     Raises:
         BdpoError: unknown model, hash mismatch, no network, no room on the disk, or a run that still writes there.
     """
-    path = Path(name).expanduser()
+    path = expanded(name)
     if str(name) == STARTER or (path.name == STARTER_FOLDER and not path.exists()):  # the other machine's cache
         return starter()
     if path.is_dir():
@@ -59,7 +59,7 @@ class Place:
 def find(name: str | Path, revision: str | None = None) -> Place:
     """Where a model lies, by name. Raises BdpoError as `resolve`."""
     folder = resolve(name, revision=revision)
-    if folder.parent.name == "snapshots" and not Path(name).expanduser().exists():  # in the hub's cache, by commit
+    if folder.parent.name == "snapshots" and not expanded(name).exists():  # in the hub's cache, by commit
         return Place(folder, str(name), folder.name)
     return Place(folder, str(folder.absolute()))
 

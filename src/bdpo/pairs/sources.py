@@ -24,7 +24,7 @@ from pathlib import Path
 from typing import Any
 
 from bdpo.errors import BdpoError, first_line
-from bdpo.files import read_bytes
+from bdpo.files import expanded, read_bytes
 from bdpo.pairs.fields import Row
 
 PlacedRow = tuple[str, Row | BdpoError]
@@ -54,7 +54,7 @@ def open_source(data: str | Path, split: str | None = None, config: str | None =
             it.
     """
     hub = _is_hub_name(data)
-    path = Path(os.path.expanduser(data))
+    path = expanded(data)
     if config is not None and not hub:
         raise BdpoError(f"{data}: only a hub data set has a config; leave config '{config}' out.")
     if data == "starter":

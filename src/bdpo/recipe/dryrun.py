@@ -19,6 +19,7 @@ from bdpo.recipe.data import read_data
 from bdpo.recipe.memory import Memory, Shape, training_memory
 from bdpo.recipe.parts import bdpo_config, load_tokenizer, lora_config, token_lengths
 from bdpo.recipe.sections import Recipe
+from bdpo.terminal import say
 from bdpo.train.batches import Filler, StepSampler
 from bdpo.train.config import BDPOConfig
 from bdpo.train.prepare import refuse_second_adapter, training_steps, with_adapter
@@ -56,7 +57,7 @@ class DryRun:
             f"Nothing was trained. The run would go to {self.out}.",
         )
         for line in lines:
-            console.print(line, highlight=False, soft_wrap=True)
+            say(console, line)
 
 
 def dry_run(recipe: Recipe, out: Path) -> DryRun:

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import dataclasses
 import difflib
+import json
 from pathlib import Path
 from typing import Any, Literal, get_args, get_type_hints
 
+import yaml
 from pydantic import (
     BaseModel,
     ConfigDict,
@@ -226,6 +228,15 @@ def parse_recipe(content: dict[str, Any], *, where: str = "recipe") -> Recipe:
 
         checked["peft"] = _typed(recipe.peft, LoraConfig, f"{where}: peft")
     return recipe.model_copy(update=checked)
+
+
+def as_override(key: str, text: str) -> str:
+    """`key=text` for --set, quoted where YAML would take the text for something else."""
+    try:
+        same = yaml.safe_load(text) == text
+    except yaml.YAMLError:
+        same = False
+    return f"{key}={text if same else json.dumps(text, ensure_ascii=False)}"
 
 
 def _overridden(content: dict[str, Any], override: str) -> dict[str, Any]:

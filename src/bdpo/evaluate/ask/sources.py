@@ -16,7 +16,7 @@ from pathlib import Path
 from urllib.request import urlopen
 
 from bdpo.errors import BdpoError
-from bdpo.files import read_bytes
+from bdpo.files import expanded, read_bytes
 from bdpo.pairs.fields import Row
 from bdpo.pairs.sources import FILE_READERS, PlacedRow, open_source
 
@@ -77,7 +77,7 @@ def data_folder(data_dir: str | Path | None) -> Path | None:
     named = data_dir or os.environ.get(DATA_DIR)
     if not named:
         return None
-    folder = Path(named).expanduser()
+    folder = expanded(named)
     if not folder.is_dir():
         raise BdpoError(f"{folder}: no such folder; give one with --data-dir or {DATA_DIR}, or none to use the hub.")
     return folder

@@ -21,6 +21,7 @@ from bdpo.errors import BdpoError
 from bdpo.evaluate.ask.benchmarks import load_items
 from bdpo.evaluate.ask.items import Item
 from bdpo.evaluate.ask.sources import file_rows
+from bdpo.files import expanded
 from bdpo.pairs import fields
 
 Rewrite = Callable[[str, int], str]
@@ -173,7 +174,7 @@ def _pair_frame(material: Material) -> Rewrite:
 
 
 def _paraphrase(material: Material) -> Rewrite:
-    known = _paraphrases(Path(material.file).expanduser())
+    known = _paraphrases(expanded(material.file))
 
     def rewrite(request: str, draw: int) -> str:
         if _spaced(request) not in known:
