@@ -5,7 +5,10 @@ from __future__ import annotations
 import gzip
 import json
 import sys
+from pathlib import Path
 
+import pyarrow as pa
+import pyarrow.parquet as pq
 from case import Bad, bad, fifo, pair
 
 SCORE = "score --model model --out never --data"
@@ -21,6 +24,11 @@ def lines(*rows: str) -> str:
 
 def talk(*turns: dict) -> list[dict]:
     return [GOOD, pair(prompt=list(turns))]
+
+
+def twice(path: Path) -> None:
+    names = ["prompt", "chosen", "chosen", "rejected"]
+    pq.write_table(pa.table([pa.array([name]) for name in names], names=names), path)
 
 
 FILES: dict[str, Bad] = {
@@ -92,6 +100,9 @@ FILES: dict[str, Bad] = {
         "x.csv: the header (line 1) has the column 'chosen' twice",
         "rename one",
         x__csv="prompt,chosen,chosen,rejected\na,b,c,d\n",
+    ),
+    "column twice in Parquet": bad(
+        f"{SCORE} x.parquet", "x.parquet: the table has the column 'chosen' twice", "rename one", x__parquet=twice
     ),
     "semicolons": bad(
         f"{SCORE} x.csv",

@@ -7,6 +7,7 @@ from case import Bad, bad, fifo
 TRAIN = "train --out never --config"
 SET = "train --config recipe.yaml --out never --set"
 X = f"{TRAIN} x.yaml"
+BOMB = "a0: &a0 [x]\n" + "".join(f"a{n + 1}: &a{n + 1} [{', '.join([f'*a{n}'] * 9)}]\n" for n in range(9))
 
 RECIPES: dict[str, Bad] = {
     "not there": bad(f"{TRAIN} nowhere.yaml", "No recipe at nowhere.yaml", "check --config"),
@@ -18,8 +19,10 @@ RECIPES: dict[str, Bad] = {
     "Latin-1": bad(X, "x.yaml cannot be read as YAML: it is not UTF-8", x__yaml=b"model: {name: \xe9}"),
     "an object of Python": bad(X, "x.yaml cannot be read as YAML", x__yaml="model: !!python/object/apply:os.getcwd []"),
     "itself": bad(
-        X, "x.yaml cannot be read as YAML", "recursive", x__yaml="model: &m {name: model, chat_template_kwargs: *m}"
+        X, "x.yaml cannot be read as YAML", "holds itself", x__yaml="model: &m {name: model, chat_template_kwargs: *m}"
     ),
+    "aliases of aliases": bad(X, "x.yaml cannot be read as YAML: its aliases unfold to more than 100000", x__yaml=BOMB),
+    "a list as a key": bad(X, "x.yaml cannot be read as YAML", "unhashable key", x__yaml="? [a, b]\n: 1"),
     "a list": bad(X, "x.yaml must hold sections", "not a list", x__yaml="- model"),
     "a word": bad(X, "x.yaml must hold sections", "not a str", x__yaml="model"),
     "a number for a section": bad(X, "x.yaml: 1 is 1", "keys should be strings", x__yaml="1: 2"),

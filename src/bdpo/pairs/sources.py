@@ -186,9 +186,7 @@ def _csv_rows(content: bytes) -> Iterator[PlacedRow]:
 
 def _check_header(columns: Sequence[str]) -> None:
     """BdpoError where a column stands there twice, or the whole header is one cell that another delimiter divides."""
-    twice = next((name for name, n in Counter(columns).items() if name and n > 1), None)
-    if twice is not None:
-        raise BdpoError(f"the header (line 1) has the column '{twice}' twice: rename one of them, or take it out.")
+    _refuse_twice(columns, "the header (line 1)")
     delimiter = next((mark for mark in ";\t|" if len(columns) == 1 and mark in columns[0]), None)
     if delimiter is not None:
         raise BdpoError(
@@ -196,11 +194,19 @@ def _check_header(columns: Sequence[str]) -> None:
         )
 
 
+def _refuse_twice(columns: Sequence[str], where: str) -> None:
+    twice = next((name for name, n in Counter(columns).items() if name and n > 1), None)
+    if twice is not None:
+        raise BdpoError(f"{where} has the column '{twice}' twice: rename one of them, or take it out.")
+
+
 def _parquet_rows(content: bytes) -> Iterator[PlacedRow]:
     import pyarrow.parquet  # slow to import, and only needed here
 
     try:
-        table = pyarrow.parquet.read_table(io.BytesIO(content))
+        file = pyarrow.parquet.ParquetFile(io.BytesIO(content))
+        _refuse_twice(file.schema_arrow.names, "the table")
+        table = file.read()
     except (pyarrow.ArrowException, OSError) as error:
         raise BdpoError(f"not a Parquet file ({first_line(error)}); write it again.") from None
     for number, row in enumerate(table.to_pylist(), start=1):

@@ -76,8 +76,8 @@ def refuse_errors(recipe: Recipe, data: RunData) -> None:
         for error in report.findings:
             if error.severity == "error":
                 raise BdpoError(
-                    f"{source}: {error.name.replace('_', ' ')} in {error.count} pairs (first: {error.examples[0]}; "
-                    f"`bdpo data check {source}` shows all). {error.explanation}"
+                    f"{source}: {error.name.replace('_', ' ')} in {error.count} pairs (first: {error.examples[0]}). "
+                    f"{error.explanation.rstrip('.')}; `bdpo data check {source}` shows all."
                 )
 
 

@@ -14,6 +14,7 @@ from pydantic import JsonValue
 from bdpo.errors import BdpoError
 
 _TRUTH = {"yes": True, "on": True, "true": True, "no": False, "off": False, "false": False}
+_MOST = 100_000  # values in a recipe: a few aliases of aliases can stand for billions
 _TAKE_TRUTH = (bool, Any, JsonValue)
 
 
@@ -22,19 +23,15 @@ class Word(str):
 
 
 class _Loader(yaml.SafeLoader):
-    """Safe YAML that refuses a key that stands in a mapping already, and a mapping within itself."""
-
-    def __init__(self, stream: str) -> None:
-        super().__init__(stream)
-        self.deep_construct = True  # without it a mapping within itself would be built
+    """Safe YAML that refuses a key that stands in a mapping already."""
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
         seen: set[str] = set()
-        for key, _ in node.value:
-            if key.value in seen and isinstance(key, yaml.ScalarNode):
+        for key in (key for key, _ in node.value if isinstance(key, yaml.ScalarNode)):
+            if key.value in seen:
                 line = key.start_mark.line + 1
                 raise BdpoError(f"line {line}: the key '{key.value}' is given twice; leave one of them")
-            seen.add(str(key.value))
+            seen.add(key.value)
         return super().construct_mapping(node, deep)
 
 
@@ -45,14 +42,29 @@ def load_yaml(text: str) -> Any:
     """The content of YAML text, with a `Word` for each word of truth.
 
     Raises:
-        BdpoError: it is no YAML, nests beyond reason, or gives a key twice; the line is named where it is known.
+        BdpoError: it is no YAML, nests or unfolds beyond reason, or gives a key twice (the line is named).
     """
     try:
-        return yaml.load(text, _Loader)  # a safe loader
+        loader = _Loader(text)
+        node = loader.get_single_node()
+        if node is None:
+            return None
+        if _size(node, {}) > _MOST:
+            raise BdpoError(f"its aliases unfold to more than {_MOST} values")
+        return loader.construct_document(node)
     except yaml.YAMLError as error:
         raise BdpoError(" ".join(str(error).split())) from error
     except RecursionError:
-        raise BdpoError("it nests too deep") from None
+        raise BdpoError("it nests too deep, or holds itself") from None
+
+
+def _size(node: yaml.Node, known: dict[int, int]) -> int:
+    """Values in a node with its aliases unfolded; each node is counted once and kept in `known`."""
+    if id(node) not in known:
+        parts = node.value if isinstance(node, yaml.CollectionNode) else []
+        children = [child for part in parts for child in (part if isinstance(part, tuple) else (part,))]
+        known[id(node)] = 1 + sum(_size(child, known) for child in children)
+    return known[id(node)]
 
 
 def as_meant(value: Any, hint: Any = Any) -> Any:
