@@ -30,6 +30,7 @@ from bdpo.recipe.data import RunData, read_data, refuse_errors
 from bdpo.recipe.parts import bdpo_config, load_model, lora_config
 from bdpo.recipe.sections import Recipe, load_recipe
 from bdpo.score import ScoredData, score
+from bdpo.secrets import refuse_secrets
 from bdpo.train import BDPOTrainer
 from bdpo.train.prepare import refuse_second_adapter
 
@@ -78,6 +79,7 @@ def run_recipe(
     Raises:
         BdpoError: anything a user can mend, before training wherever that can be.
     """
+    refuse_secrets(recipe.model_dump(), "recipe")  # one made in Python was not read by `parse_recipe`
     out = _claimed(out, resume)
     args = bdpo_config(recipe, out)
     if resume:

@@ -21,6 +21,7 @@ from pydantic import (
 
 from bdpo.errors import BdpoError
 from bdpo.method.losses import loss_parameters
+from bdpo.secrets import refuse_secrets
 from bdpo.train.config import BDPOConfig
 from bdpo.train.options import RECIPE_KEYS, MethodOptions
 
@@ -160,7 +161,7 @@ def load_recipe(path: str | Path | None, overrides: list[str] | None = None) -> 
     """Read a recipe, with `section.key=value` overrides (values are YAML).
 
     Raises:
-        BdpoError: unreadable file, unknown or ill-typed key (with the nearest right name).
+        BdpoError: unreadable file, unknown or ill-typed key (with the nearest right name), a secret.
     """
     content: Any = {}
     if path is not None:
@@ -185,6 +186,7 @@ def load_recipe(path: str | Path | None, overrides: list[str] | None = None) -> 
 
 def parse_recipe(content: dict[str, Any], *, where: str = "recipe") -> Recipe:
     """Check a recipe's content. Raises BdpoError as `load_recipe` does."""
+    refuse_secrets(content, where)
     try:
         recipe = Recipe.model_validate(content)
     except ValidationError as error:
@@ -217,6 +219,7 @@ def _override(content: dict[str, Any], override: str) -> None:
         parsed = yaml.safe_load(value)
     except yaml.YAMLError:
         raise BdpoError(f"--set {override}: the value is not YAML; quote it.") from None
+    refuse_secrets(parsed, "--set", name.strip())
     if not dot:
         content[section] = parsed
     elif isinstance(content.get(section) or {}, dict):

@@ -17,13 +17,14 @@ from concurrent.futures import Future, ThreadPoolExecutor, as_completed
 from dataclasses import dataclass
 from http.client import HTTPException
 from typing import Any, Literal
-from urllib.parse import urlsplit
+from urllib.parse import parse_qsl, urlsplit
 
 from tqdm import tqdm
 
 from bdpo.errors import BdpoError
 from bdpo.evaluate.replies.collect import OnBatch, Prompts, Reply, Sampling
 from bdpo.pairs import Message
+from bdpo.secrets import is_secret
 
 _PASSING = {408, 429}  # too slow, too many: another time it may do; so may every 5xx
 _LONGEST_WAIT = 60.0  # seconds
@@ -54,6 +55,11 @@ class ChatEndpoint:
     """
 
     def __init__(self, url: str, model: str, *, timeout: float = 600.0, retries: int = 5, backoff: float = 1.0) -> None:
+        if "@" in urlsplit(url).netloc or any(is_secret(name, said) for name, said in parse_qsl(urlsplit(url).query)):
+            raise BdpoError(
+                f"The endpoint's URL (at {urlsplit(url).netloc.rpartition('@')[2]}) has a password or key in it, and "
+                "URLs are written into the results: take it out and set the environment variable OPENAI_API_KEY."
+            )
         if urlsplit(url).scheme not in ("http", "https") or not urlsplit(url).netloc:
             raise BdpoError(f"The endpoint '{url}' is not a URL: write it like http://localhost:8000/v1.")
         self.url = url.rstrip("/").removesuffix("/chat/completions")
