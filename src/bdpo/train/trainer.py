@@ -101,8 +101,8 @@ class BDPOTrainer(Trainer):
             model, processing_class = loaded.model, processing_class or loaded.tokenizer
         refuse_second_adapter(model, peft_config)
         if processing_class is None:
-            processing_class = AutoTokenizer.from_pretrained(
-                model.config._name_or_path, revision=getattr(model.config, "_commit_hash", None)
+            processing_class = models.from_files(
+                AutoTokenizer, model.config._name_or_path, revision=getattr(model.config, "_commit_hash", None)
             )
         train_rows = scored_rows(train_dataset, "train", model, processing_class, args)
         args, self.sampling = training_steps(args, train_rows.lengths)
