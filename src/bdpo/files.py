@@ -6,6 +6,7 @@ import hashlib
 import json
 import os
 import shutil
+import stat
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -74,6 +75,16 @@ def read_json(path: Path, mend: str) -> dict[str, Any]:
     return content
 
 
+def follow_umask(folder: Path) -> None:
+    """Give the safetensors files in a folder the mode of any new file there: their library makes them 0600."""
+    probe = folder / f".mode-{os.getpid()}"
+    probe.touch()
+    mode = stat.S_IMODE(probe.stat().st_mode)
+    probe.unlink()
+    for weights in folder.glob("*.safetensors"):
+        weights.chmod(mode)
+
+
 @contextmanager
 def folder_made_whole(folder: Path) -> Iterator[Path]:
     """A work folder that becomes `folder` in one rename, or vanishes: nothing half-made is ever seen."""
@@ -82,6 +93,7 @@ def folder_made_whole(folder: Path) -> Iterator[Path]:
         shutil.rmtree(work, ignore_errors=True)
         work.mkdir(parents=True)
         yield work
+        follow_umask(work)
         if folder.is_dir() and not any(folder.iterdir()):
             folder.rmdir()
         try:
