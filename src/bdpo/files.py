@@ -10,6 +10,7 @@ import os
 import re
 import shutil
 import socket
+import stat
 import sys
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager, suppress
@@ -135,6 +136,16 @@ def read_json(path: Path, mend: str, **fields: type) -> dict[str, Any]:
     return content
 
 
+def follow_umask(folder: Path) -> None:
+    """Give the safetensors files in a folder the mode of any new file there: their library makes them 0600."""
+    probe = folder / f".mode-{os.getpid()}"
+    probe.touch()
+    mode = stat.S_IMODE(probe.stat().st_mode)
+    probe.unlink()
+    for weights in folder.glob("*.safetensors"):
+        weights.chmod(mode)
+
+
 @contextmanager
 def folder_held(folder: Path) -> Iterator[None]:
     """Hold a folder, made where there is none, against other processes; what a dead one held is taken over.
@@ -220,6 +231,7 @@ def folder_made_whole(folder: Path, *, wait: bool = True) -> Iterator[Path]:
             try:
                 work.mkdir()
                 yield work
+                follow_umask(work)
                 if folder.is_dir() and not any(folder.iterdir()):
                     folder.rmdir()
                 if not folder.exists():  # otherwise another process was faster, and its result is the same

@@ -14,7 +14,7 @@ from typing import Annotated, Literal, NoReturn
 
 import typer
 
-from bdpo.cli.evaluate import EPILOG, evaluate_app
+from bdpo.cli.evaluate import EPILOG, TrustRemoteCode, evaluate_app
 from bdpo.errors import BdpoError
 from bdpo.processes import first_to_say, stoppable
 from bdpo.terminal import say, steady_streams, visible
@@ -71,6 +71,7 @@ def data_check(
     seed: Seed = 0,
     strip_control_tokens: Strip = False,
     max_length: MaxLength = 1024,
+    trust_remote_code: TrustRemoteCode = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON for machines.")] = False,
 ) -> None:
     """Check preference pairs; exit code 1 when there are errors in them.
@@ -152,6 +153,7 @@ def score(
     estimator: Annotated[str | None, typer.Option(help="pmi (default), entropy or contrastive.")] = None,
     config: Recipe = None,
     set_: Overrides = None,
+    trust_remote_code: TrustRemoteCode = False,
 ) -> None:
     """Measure how well the model comprehends each reply (stage 1).
 
@@ -197,6 +199,7 @@ def train(
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Resolve, check and estimate memory; train nothing.")
     ] = False,
+    trust_remote_code: TrustRemoteCode = False,
 ) -> None:
     """Train with B-DPO or a baseline, as a recipe says (stage 2).
 
@@ -249,6 +252,7 @@ def merge(
     run: Annotated[Path, typer.Argument(help="A run's folder, or any PEFT adapter folder.")],
     out: Annotated[Path, typer.Option(help="Folder for the plain weights; must not exist or be empty.")],
     dtype: Annotated[str, typer.Option(help="float32, bfloat16, float16, or auto: as the base is stored.")] = "auto",
+    trust_remote_code: TrustRemoteCode = False,
 ) -> None:
     """Write an adapter merged into its base, as plain weights for vLLM, llama.cpp's converter and the like."""
     from bdpo import models

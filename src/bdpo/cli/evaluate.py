@@ -17,6 +17,22 @@ EPILOG = "Errors are one sentence and exit code 2; add --debug anywhere for the 
 evaluate_app = typer.Typer()
 
 
+def _trust(trusted: bool) -> None:
+    from bdpo import models
+
+    models.trust_remote_code(trusted)
+
+
+TrustRemoteCode = Annotated[
+    bool,
+    typer.Option(
+        "--trust-remote-code",
+        help="Run Python code that comes with a model; read it first.",
+        callback=_trust,
+    ),
+]
+
+
 class JudgeName(StrEnum):
     """The judges there are."""
 
@@ -77,6 +93,7 @@ def evaluate(
     top_p: TopP = 1.0, samples: Samples = 1, batch_size: BatchSize = 25, dtype: Dtype = "float32",
     endpoint: Endpoint = None, workers: Workers = 16, chat_template: ChatTemplate = None,
     chat_template_kwargs: ChatTemplateKwargs = "{}", filtered_is_safe: FilteredIsSafe = False,
+    trust_remote_code: TrustRemoteCode = False,
 ) -> None:  # fmt: skip
     """Ask models the prompts of benchmarks, and judge their replies (stage 3).
 
@@ -156,6 +173,7 @@ def judge_agreement(
     judge: Judge = JudgeName.RULES,
     judge_model: JudgeModel = None,
     judge_endpoint: JudgeEndpoint = None,
+    trust_remote_code: TrustRemoteCode = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON for machines.")] = False,
 ) -> None:
     """Compare a judge's verdicts with labels given by hand: accuracy, Cohen's kappa, confusion table."""

@@ -16,6 +16,7 @@ from transformers.integrations import unset_hf_deepspeed_config
 from bdpo.errors import BdpoError, unknown
 from bdpo.models.gguf import STARTER, STARTER_LABEL
 from bdpo.models.names import base_of, find
+from bdpo.models.remote_code import from_files
 from bdpo.models.strict import LOADING_ERRORS, adapted, loading_fault, whole_model
 from bdpo.processes import processes
 
@@ -69,7 +70,7 @@ def load(
             model = whole_model(base.folder, **kwargs)
         model.name_or_path = model.config._name_or_path = base.name
         model.config._commit_hash = base.commit
-        tokenizer = AutoTokenizer.from_pretrained(folder if _has_tokenizer(folder) else base.folder)
+        tokenizer = from_files(AutoTokenizer, folder if _has_tokenizer(folder) else base.folder)
         if base != place:
             model = adapted(model, folder, trainable=trainable_adapter)
     except BdpoError:
@@ -94,7 +95,9 @@ def load_tokenizer(name: str | Path, *, revision: str | None = None) -> PreTrain
     if not _has_tokenizer(folder):
         folder = base_of(place).folder
     try:
-        return AutoTokenizer.from_pretrained(folder)
+        return from_files(AutoTokenizer, folder)
+    except BdpoError:
+        raise
     except LOADING_ERRORS as error:
         raise BdpoError(f"Cannot load a tokenizer from {folder}: {loading_fault(error)}") from error
 

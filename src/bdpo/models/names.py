@@ -13,6 +13,7 @@ from typing import Any
 from bdpo.errors import BdpoError, first_line, unknown
 from bdpo.files import expanded, read_json, refuse_held
 from bdpo.models.gguf import STARTER, STARTER_FOLDER, converted, starter
+from bdpo.models.remote_code import remote_code_is_trusted
 
 
 def resolve(name: str | Path, *, revision: str | None = None) -> Path:
@@ -93,6 +94,7 @@ def _from_hub(name: str, revision: str | None) -> Path:
     from huggingface_hub import snapshot_download
 
     wanted = ["*.json", "*.safetensors", "*.model", "*.jinja", "*.txt"]
+    wanted += ["*.py"] if remote_code_is_trusted() else []
     doubled = ["consolidated*", "original/*"]  # the same weights again in their makers' own format
 
     def download(patterns: list[str]) -> Path:

@@ -17,6 +17,7 @@ from safetensors import SafetensorError
 from transformers import AutoModelForCausalLM
 
 from bdpo.errors import BdpoError
+from bdpo.models.remote_code import asking_nobody, from_files
 
 LOADING_ERRORS = (  # what damaged and foreign models raise in torch, transformers, tokenizers and peft
     OSError, ValueError, ImportError, RuntimeError, LookupError, TypeError, AttributeError, ArithmeticError,
@@ -53,7 +54,7 @@ def whole_model(folder: Path, kind: Any = AutoModelForCausalLM, **how: Any) -> A
     """
     whose = f"The model in {folder}"
     with _tensors_only(whose), _report_left_out():
-        model, info = kind.from_pretrained(folder, output_loading_info=True, ignore_mismatched_sizes=True, **how)
+        model, info = from_files(kind, folder, output_loading_info=True, ignore_mismatched_sizes=True, **how)
     _refuse_missing(whose, info["missing_keys"])
     if info["mismatched_keys"]:
         name, found, expected = min(info["mismatched_keys"])
@@ -86,7 +87,7 @@ def adapted(model: Any, folder: Path, *, trainable: bool = False, **how: Any) ->
     if not any((folder / file).exists() for file in ("adapter_model.safetensors", "adapter_model.bin")):
         raise BdpoError(f"{whose} has no weights (adapter_model.safetensors): copy it again.")
     config = PeftConfig.from_pretrained(str(folder))
-    with _tensors_only(whose), warnings.catch_warnings():
+    with _tensors_only(whose), asking_nobody(folder), warnings.catch_warnings():
         warnings.filterwarnings("ignore", message="Found missing adapter keys")  # it is said below
         fit_vocabulary(model, folder)
         try:

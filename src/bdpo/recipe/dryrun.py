@@ -101,10 +101,10 @@ def dry_run(recipe: Recipe, out: Path) -> DryRun:
 def _meta_model(recipe: Recipe) -> Any:
     """The model as it would be trained, on the meta device: it has shapes, and nothing is allocated."""
     section = recipe.model
-    config = AutoConfig.from_pretrained(models.base_folder(section.name, revision=section.revision))
+    config = models.from_files(AutoConfig, models.base_folder(section.name, revision=section.revision))
     folder = models.resolve(section.name, revision=section.revision)
     with torch.device("meta"):
-        model: Any = AutoModelForCausalLM.from_config(config.get_text_config())
+        model: Any = models.from_config(AutoModelForCausalLM, config.get_text_config())
     carries = (folder / "adapter_config.json").exists()
     if carries:
         models.fit_vocabulary(model, folder)

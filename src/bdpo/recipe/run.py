@@ -29,6 +29,7 @@ from bdpo.recipe.folder import CARD, RECIPE, SCORES, STEP, TORN, claimed, explai
 from bdpo.recipe.parts import bdpo_config, load_model, lora_config
 from bdpo.recipe.sections import Recipe, parse_recipe
 from bdpo.score import ScoredData, score
+from bdpo.secrets import refuse_secrets
 from bdpo.train import BDPOTrainer
 from bdpo.train.prepare import refuse_second_adapter
 
@@ -77,6 +78,7 @@ def run_recipe(
     Raises:
         BdpoError: anything a user can mend, before training wherever that can be.
     """
+    refuse_secrets(recipe.model_dump(), "recipe")  # one made in Python was not read by `parse_recipe`
     with claimed(Path(out), resume) as found, stoppable() as stop, explained(Path(out)):
         return _run(recipe, Path(out), found, stop, callbacks, on_data)
 

@@ -24,6 +24,7 @@ from bdpo.errors import BdpoError
 from bdpo.files import read_bytes
 from bdpo.method.losses import loss_parameters
 from bdpo.recipe.yaml_text import as_meant, load_yaml
+from bdpo.secrets import refuse_secrets
 from bdpo.train.config import BDPOConfig
 from bdpo.train.options import RECIPE_KEYS, MethodOptions
 
@@ -165,7 +166,7 @@ def load_recipe(path: str | Path | None, overrides: list[str] | None = None) -> 
     """Read a recipe, with `section.key=value` overrides (values are YAML).
 
     Raises:
-        BdpoError: unreadable file, unknown or ill-typed key (with the nearest right name).
+        BdpoError: unreadable file, unknown or ill-typed key (with the nearest right name), a secret.
     """
     content: Any = {}
     if path is not None:
@@ -213,6 +214,7 @@ def _refusal(content: dict[str, Any], where: str) -> str | None:
 
 def parse_recipe(content: dict[str, Any], *, where: str = "recipe") -> Recipe:
     """Check a recipe's content. Raises BdpoError as `load_recipe` does."""
+    refuse_secrets(content, where)
     content = {section: _as_meant(section, keys) for section, keys in content.items()}
     try:
         recipe = Recipe.model_validate(content)
@@ -249,6 +251,7 @@ def _overridden(content: dict[str, Any], override: str) -> dict[str, Any]:
         parsed = load_yaml(value)
     except BdpoError as error:
         raise BdpoError(f"--set {override}: the value is not YAML ({error}); mend it, or quote it.") from None
+    refuse_secrets(parsed, "--set", name.strip())
     there = content.get(section)
     if dot and not isinstance(there or {}, dict):
         raise BdpoError(f"--set {override}: {section} is {there!r} in the recipe, not a section with keys.")

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from typing import Any
 
 from transformers import TrainingArguments
 
 from bdpo.errors import BdpoError
 from bdpo.processes import on_cpu
+from bdpo.secrets import without_secrets
 from bdpo.train.options import MethodOptions
 
 
@@ -55,6 +57,16 @@ class BDPOConfig(MethodOptions, TrainingArguments):
                 raise BdpoError(f"{name} is {getattr(self, name)}: it must be at least 1.")
         if self.tokens_per_batch is not None and self.tokens_per_batch < 1:
             raise BdpoError(f"tokens_per_batch is {self.tokens_per_batch}: it must be at least 1, or left out.")
+
+    def __getstate__(self) -> dict[str, Any]:
+        """What is pickled into training_args.bin: everything but secrets, such as hub_token."""
+        return dict(without_secrets(vars(self)))
+
+    def __copy__(self) -> BDPOConfig:
+        """A copy in memory, which is not pickled, keeps them."""
+        copied = object.__new__(type(self))
+        copied.__dict__.update(vars(self))
+        return copied
 
     @property
     def pairs_per_step(self) -> int:

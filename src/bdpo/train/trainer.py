@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -18,6 +19,7 @@ from transformers.utils import logging
 
 from bdpo import models
 from bdpo.errors import BdpoError
+from bdpo.files import follow_umask
 from bdpo.forward.allocator import keep_freed_memory
 from bdpo.forward.layout import Layout
 from bdpo.forward.logprobs import branch_logps, choose_layout
@@ -101,8 +103,8 @@ class BDPOTrainer(Trainer):
             model, processing_class = loaded.model, processing_class or loaded.tokenizer
         refuse_second_adapter(model, peft_config)
         if processing_class is None:
-            processing_class = AutoTokenizer.from_pretrained(
-                model.config._name_or_path, revision=getattr(model.config, "_commit_hash", None)
+            processing_class = models.from_files(
+                AutoTokenizer, model.config._name_or_path, revision=getattr(model.config, "_commit_hash", None)
             )
         train_rows = scored_rows(train_dataset, "train", model, processing_class, args)
         args, self.sampling = training_steps(args, train_rows.lengths)
@@ -153,6 +155,12 @@ class BDPOTrainer(Trainer):
                 "set warmup_steps (in a recipe: train.warmup_steps) to 0."
             )
         return super().create_scheduler(num_training_steps, optimizer)
+
+    def save_model(self, output_dir: str | None = None, _internal_call: bool = False) -> None:
+        """Write the weights, of a checkpoint too, for whoever may read the other files."""
+        super().save_model(output_dir, _internal_call)
+        if self.args.should_save:
+            follow_umask(Path(output_dir or str(self.args.output_dir)))
 
     # --- batches: a step is a fixed list of pairs --------------------------------------------------------------
 

@@ -34,7 +34,7 @@ from bdpo.evaluate.judges.verdict import (
     Judge,
     Verdict,
 )
-from bdpo.models import LOADING_ERRORS, loading_fault, resolve, weights_hash, whole_model
+from bdpo.models import LOADING_ERRORS, from_files, loading_fault, resolve, weights_hash, whole_model
 from bdpo.processes import processes
 
 BATCH = 8
@@ -95,10 +95,10 @@ class Classifier(Judge):
         self.name = f"classifier {model}"
         self.batch = batch
         try:
-            config = AutoConfig.from_pretrained(folder)
+            config = from_files(AutoConfig, folder)
             kind = AutoModelForSequenceClassification if _classifies(config) else AutoModelForCausalLM
             self.model: Any = whole_model(folder, kind, dtype="auto").eval()
-            self.tokenizer: Any = AutoTokenizer.from_pretrained(folder)
+            self.tokenizer: Any = from_files(AutoTokenizer, folder)
         except BdpoError:
             raise
         except LOADING_ERRORS as error:

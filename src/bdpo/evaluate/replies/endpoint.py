@@ -19,7 +19,7 @@ from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 from http.client import HTTPException
 from typing import Any
-from urllib.parse import SplitResult, urlsplit
+from urllib.parse import SplitResult, parse_qsl, urlsplit
 
 from tqdm import tqdm
 
@@ -27,6 +27,7 @@ from bdpo.errors import BdpoError
 from bdpo.evaluate.replies.collect import OnBatch, Prompts, Reply, Sampling
 from bdpo.evaluate.replies.completions import FILTERED, Completion, error_status, excerpt, is_filtered, read_completion
 from bdpo.pairs import Message
+from bdpo.secrets import is_secret
 
 _PASSING = {408, 429}  # too slow, too many: another time it may do; so may every 5xx
 _OF_ONE_PROMPT = {400, 413, 422}
@@ -247,6 +248,11 @@ def _split(url: str) -> SplitResult:
         sound = False
     if not sound or not url.isprintable() or " " in url or not url.isascii():
         raise BdpoError(f"The endpoint '{url}' is not a URL: write it like http://localhost:8000/v1.")
+    if "@" in parts.netloc or any(is_secret(name, said) for name, said in parse_qsl(parts.query)):
+        raise BdpoError(
+            f"The endpoint's URL (at {parts.netloc.rpartition('@')[2]}) has a password or key in it, and URLs are "
+            "written into the results: take it out and set the environment variable OPENAI_API_KEY."
+        )
     return parts
 
 
