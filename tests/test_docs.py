@@ -14,7 +14,10 @@ from bdpo.method import losses
 
 ROOT = Path(__file__).parents[1]
 ROOMS = ROOT / "src/bdpo"
-DOCUMENTS = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md"))]
+DOCUMENTS = [
+    *(ROOT / f"{name}.md" for name in ("README", "CONTRIBUTING", "SECURITY")),
+    *sorted((ROOT / "docs").glob("*.md")),
+]
 
 EXAMPLES = [path for path in sorted(ROOMS.rglob("*.py")) if ">>>" in path.read_text(encoding="utf-8")]
 
