@@ -16,7 +16,6 @@ from typing import Any
 
 import yaml
 from transformers import TrainerCallback
-from transformers.integrations import get_available_reporting_integrations
 from transformers.trainer_utils import get_last_checkpoint
 
 from bdpo import models
@@ -75,9 +74,6 @@ def bdpo_config(recipe: Recipe, out: str | Path) -> BDPOConfig:
         raise BdpoError(f"train: {' '.join(str(error).split())}") from error
     if args.eval_strategy != "no" and recipe.data.eval is None and not recipe.data.holdout:
         raise BdpoError("train.eval_strategy needs held-out pairs: set data.eval or data.holdout, or leave it out.")
-    missing = sorted(set(args.report_to or ()) - set(get_available_reporting_integrations()))
-    if missing:
-        raise BdpoError(f"train.report_to names {missing[0]}, which is not installed: pip install 'bdpo[trackers]'.")
     return args
 
 
@@ -102,6 +98,7 @@ def run_recipe(
     _refuse_errors(recipe, data)
     loaded = load_model(recipe)
     refuse_second_adapter(loaded.model, recipe.peft)
+    peft_config = lora_config(recipe)
     options = args.scoring()
     scores = score(loaded.model, loaded.tokenizer, data.train, recipe.score.dir, options)
     eval_scores = None
@@ -113,7 +110,7 @@ def run_recipe(
         train_dataset=scores,
         eval_dataset=eval_scores,
         processing_class=loaded.tokenizer,
-        peft_config=lora_config(recipe),
+        peft_config=peft_config,
         callbacks=list(callbacks),
     )
     for callback in callbacks:
