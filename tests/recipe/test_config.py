@@ -1,5 +1,6 @@
 """Recipes: what may be said, what is refused and with which words, and that the shipped ones parse."""
 
+import re
 from pathlib import Path
 
 import pytest
@@ -213,3 +214,43 @@ def test_a_shipped_recipe_parses_and_each_baseline_is_one_set_away(path: Path, t
         args = arguments(f"loss.name={loss}")
         assert args.loss_type == loss and args.hyperparameters() == {}, "another loss would inherit dpo's values"
     assert path.read_text(encoding="utf-8").startswith("#") and f"--config recipes/{path.name}" in path.read_text()
+
+
+# --- the train section asks before any work ------------------------------------------------------------------------
+def test_numbers_with_an_exponent_are_numbers_within_mappings_too(tmp_path: Path) -> None:
+    said = "train.lr_scheduler_kwargs={min_lr: 1e-7, deep: {also: [-2E+3, 1.5e2]}, word: 1e, version: '3'}"
+    kwargs = load_recipe(None, [said]).train["lr_scheduler_kwargs"]
+    assert kwargs["min_lr"] == 1e-7 and kwargs["deep"] == {"also": [-2000.0, 150.0]}
+    assert (kwargs["word"], kwargs["version"]) == ("1e", "3")
+    recipe = load_recipe(
+        None, ["train.lr_scheduler_type=cosine_with_min_lr", "train.lr_scheduler_kwargs={min_lr: 1e-7}"]
+    )
+    assert bdpo_config(recipe, tmp_path).lr_scheduler_kwargs == {"min_lr": 1e-7}
+
+
+@pytest.mark.parametrize(
+    ("override", "sentence"),
+    [
+        ("train.resume_from_checkpoint=latest", "unknown key 'resume_from_checkpoint': did you mean '--resume'?"),
+        ("train.sync_ref_model=true", "train: sync_ref_model is TRL's and not offered"),
+    ],
+)
+def test_what_a_recipe_does_not_say_names_what_does(override: str, sentence: str) -> None:
+    with pytest.raises(BdpoError, match=re.escape(sentence)):
+        load_recipe(None, [override])
+
+
+@pytest.mark.parametrize(
+    ("train", "sentence"),
+    [
+        ({"num_train_epochs": 0}, "train: num_train_epochs is 0.0: it must be a number above 0"),
+        ({"seed": -1}, "train: seed is -1: it must be from 0"),
+        ({"learning_rate": "nan"}, "train: learning_rate is nan"),
+        ({"label_smoothing_factor": 0.1}, "train: label_smoothing_factor is 0.1: it has no effect"),
+    ],
+)
+def test_an_unfit_value_of_the_train_section_is_refused_with_its_name(
+    tmp_path: Path, train: dict, sentence: str
+) -> None:
+    with pytest.raises(BdpoError, match=sentence):
+        bdpo_config(parse_recipe({"train": train}), tmp_path)

@@ -6,8 +6,6 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from transformers.integrations import get_available_reporting_integrations
-
 from bdpo import models
 from bdpo.errors import BdpoError
 from bdpo.files import read_bytes
@@ -27,9 +25,6 @@ def bdpo_config(recipe: Recipe, out: str | Path) -> BDPOConfig:
         raise BdpoError(f"train: {' '.join(str(error).split())}") from error
     if args.eval_strategy != "no" and recipe.data.eval is None and not recipe.data.holdout:
         raise BdpoError("train.eval_strategy needs held-out pairs: set data.eval or data.holdout, or leave it out.")
-    missing = sorted(set(args.report_to or ()) - set(get_available_reporting_integrations()))
-    if missing:
-        raise BdpoError(f"train.report_to names {missing[0]}, which is not installed: pip install 'bdpo[trackers]'.")
     return args
 
 

@@ -96,6 +96,7 @@ def _run(
     refuse_errors(recipe, data)
     loaded = load_model(recipe)
     refuse_second_adapter(loaded.model, recipe.peft)
+    peft_config = lora_config(recipe)
     _warn_of_plain_marks(loaded.tokenizer, data.train)
     scores, eval_scores = _scored(recipe, loaded, data)
     keeper = CheckpointKeeper(stop, args.save_total_limit, found.passed_over)
@@ -106,7 +107,7 @@ def _run(
         train_dataset=scores,
         eval_dataset=eval_scores,
         processing_class=loaded.tokenizer,
-        peft_config=lora_config(recipe),
+        peft_config=peft_config,
         callbacks=[*callbacks, keeper],
     )
     for callback in callbacks:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import difflib
 import json
+import re
 from pathlib import Path
 from typing import Any, Literal, get_args, get_type_hints
 
@@ -27,6 +28,7 @@ from bdpo.recipe.yaml_text import as_meant, load_yaml
 from bdpo.secrets import refuse_secrets
 from bdpo.train.config import BDPOConfig
 from bdpo.train.options import RECIPE_KEYS, MethodOptions
+from bdpo.train.trl import without_trl
 
 
 class Section(BaseModel):
@@ -79,9 +81,9 @@ def _of_table(section: str) -> type[Section]:
     for key, option in RECIPE_KEYS.items():
         of, _, name = key.partition(".")
         if of == section:
-            names = option.metadata.get("names")
-            kind = Literal[names] if names else hints[option.name]
-            bounds = {bound: option.metadata[bound] for bound in ("gt", "ge") if bound in option.metadata}
+            said = option.metadata["help"].said
+            kind = Literal[said["names"]] if "names" in said else hints[option.name]
+            bounds = {bound: said[bound] for bound in ("gt", "ge") if bound in said}
             keys[name] = (kind, Field(default=option.default, description=option.metadata["help"], **bounds))
     return create_model(section, __base__=Section, **keys)
 
@@ -158,8 +160,13 @@ class Recipe(Section):
         return {name: keys for name, keys in content.items() if keys is not None or name not in cls.model_fields}
 
 
+_EXPONENT = re.compile(r"[-+]?\d+(\.\d*)?[eE][-+]?\d+")
+
 # what the trainer's config holds and a recipe says in another section than train
-_ELSEWHERE = {option.name: key for key, option in RECIPE_KEYS.items()} | {"scores_dir": "score.dir"}
+_ELSEWHERE = {option.name: key for key, option in RECIPE_KEYS.items()} | {
+    "scores_dir": "score.dir",
+    "resume_from_checkpoint": "--resume",
+}
 
 
 def load_recipe(path: str | Path | None, overrides: list[str] | None = None) -> Recipe:
@@ -224,7 +231,11 @@ def parse_recipe(content: dict[str, Any], *, where: str = "recipe") -> Recipe:
         loss_parameters(recipe.loss.name, **(recipe.loss.model_extra or {}))
     except BdpoError as error:
         raise BdpoError(f"{where}: loss: {error}") from None
-    checked = {"train": _typed(recipe.train, BDPOConfig, f"{where}: train", elsewhere=_ELSEWHERE)}
+    try:
+        train = without_trl(recipe.train)
+    except BdpoError as error:
+        raise BdpoError(f"{where}: train: {error}") from None
+    checked = {"train": _typed(train, BDPOConfig, f"{where}: train", elsewhere=_ELSEWHERE)}
     if recipe.peft is not None:
         from peft import LoraConfig
 
@@ -306,6 +317,15 @@ def _number(value: Any) -> Any:
         return value
 
 
+def _numbers(value: Any) -> Any:
+    """Numbers like 1e-6, which are text to YAML, within a mapping or a list: no type says there what they are."""
+    if isinstance(value, dict):
+        return {key: _numbers(inner) for key, inner in value.items()}
+    if isinstance(value, list):
+        return [_numbers(inner) for inner in value]
+    return float(value) if isinstance(value, str) and _EXPONENT.fullmatch(value) else value
+
+
 def _nearest(name: str, known: list[str]) -> str:
     near = difflib.get_close_matches(name, known, n=1, cutoff=0.5)
     if near:
@@ -328,7 +348,7 @@ def _typed(values: dict[str, Any], kind: type, where: str, elsewhere: dict[str, 
             raise BdpoError(f"{where}: unknown key '{name}'{near}")
         try:
             adapter = TypeAdapter(hints[name], config=ConfigDict(arbitrary_types_allowed=True))
-            typed[name] = adapter.validate_python(value)
+            typed[name] = adapter.validate_python(_numbers(value) if isinstance(value, dict) else value)
         except ValidationError as error:
             raise BdpoError(f"{where}.{name} is {value!r}, but {_wish(error)}.") from None
     return typed

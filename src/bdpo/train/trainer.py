@@ -97,7 +97,7 @@ class BDPOTrainer(Trainer):
         peft_config: Any | None = None,
     ) -> None:
         args = args or BDPOConfig()
-        _refuse(args, ref_model, train_dataset)
+        _refuse(args, ref_model, train_dataset, eval_dataset)
         if isinstance(model, str):
             loaded = models.load(model, trainable_adapter=peft_config is None, on_device=True)
             model, processing_class = loaded.model, processing_class or loaded.tokenizer
@@ -274,7 +274,7 @@ class BDPOTrainer(Trainer):
         self._checked = True
         if self.state.global_step > 0:  # resumed: the policy has moved
             return
-        if not self.args.disable_dropout:
+        if not self.args.disable_dropout or self.args.neftune_noise_alpha:
             model.eval()
             with torch.no_grad():
                 logps = self._logps(model, batch)
@@ -344,12 +344,14 @@ class BDPOTrainer(Trainer):
         return 6 * inputs["pairs"].branches.input_ids.numel() * parameters
 
 
-def _refuse(args: BDPOConfig, ref_model: Any, train_dataset: Any) -> None:
+def _refuse(args: BDPOConfig, ref_model: Any, train_dataset: Any, eval_dataset: Any) -> None:
     """Stop at arguments that cannot be meant, before any work."""
     if ref_model is not None:
         raise BdpoError("ref_model must be None: the reference is the model as handed in, scored before training.")
     if train_dataset is None:
         raise BdpoError("train_dataset is missing: give raw pairs or a scored folder.")
+    if args.eval_strategy != "no" and eval_dataset is None:
+        raise BdpoError("eval_strategy needs held-out pairs: give eval_dataset, or leave it out.")
     if args.n_gpu > 1:
         raise BdpoError(
             "nn.DataParallel is not supported: launch one process a GPU (accelerate launch, or torchrun), or make "
