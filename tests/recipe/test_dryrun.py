@@ -154,3 +154,10 @@ def test_an_adapter_with_a_larger_vocabulary_is_counted_with_its_rows(home: Path
     dry = dry_run(recipe_in(home, model={"name": str(tmp_path / "adapter")}, train={"max_steps": 1}), tmp_path / "run")
     rows = 330 - tiny_model().config.vocab_size
     assert dry.shape.parameters == sum(p.numel() for p in tiny_model().parameters()) + rows * 2 * 32
+
+
+def test_a_kernel_that_is_not_installed_is_said_by_the_dry_run_as_by_the_run(home: Path, tmp_path: Path) -> None:
+    recipe = recipe_in(home, model={"attn_implementation": "flash_attention_2"})
+    for ask in (dry_run, run_recipe):
+        with pytest.raises(BdpoError, match=r"Cannot load the model in .*: FlashAttention2 .* installed"):
+            ask(recipe, tmp_path / "run")
