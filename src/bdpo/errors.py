@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 
 
 class BdpoError(ValueError):
@@ -12,6 +13,26 @@ class BdpoError(ValueError):
     The message is one sentence (or two) that says where the fault is and how to mend it; the command
     line prints it without a traceback and ends with exit code 2.
     """
+
+
+class UnusableFolder(BdpoError):
+    """What is to be written cannot be, or stands beside something else: another folder mends it.
+
+    Which folder that is, only the caller knows who was given it (`chosen_by`).
+    """
+
+    def __init__(self, fault: str, more: str = ".", elsewhere: str = "choose another --out") -> None:
+        super().__init__(f"{fault}{elsewhere}{more}")
+        self.fault, self.more = fault, more
+
+
+@contextmanager
+def chosen_by(elsewhere: str) -> Iterator[None]:
+    """In it an `UnusableFolder` says how to choose another one: the middle of its sentence."""
+    try:
+        yield
+    except UnusableFolder as error:
+        raise UnusableFolder(error.fault, error.more, elsewhere) from error
 
 
 def first_line(error: Exception) -> str:

@@ -20,7 +20,7 @@ from typing import Any
 from filelock import FileLock, Timeout
 from psutil import pid_exists
 
-from bdpo.errors import BdpoError, first_line
+from bdpo.errors import BdpoError, UnusableFolder, first_line
 
 LOCK = ".lock"
 _NO_LOCKS = (errno.ENOSYS, errno.ENOLCK, errno.EOPNOTSUPP)  # of a file system
@@ -91,8 +91,8 @@ def file_made_whole(path: Path) -> Iterator[Path]:
             os.fsync(file.fileno())
         temporary.replace(path)
     except OSError as error:
-        raise BdpoError(
-            f"Cannot write {path} ({error.strerror}): make room, or choose another --out. What is there is kept."
+        raise UnusableFolder(
+            f"Cannot write {path} ({error.strerror}): make room, or ", ". What is there is kept."
         ) from error
     finally:
         with suppress(OSError):

@@ -103,10 +103,20 @@ def test_the_flag_of_the_command_line_runs_it(home: Path, typed: Bdpo) -> None:
     assert (home / "scores/manifest.json").exists()
 
 
-@pytest.mark.parametrize("key", ["model.trust_remote_code", "train.trust_remote_code", "trust_remote_code"])
-def test_no_recipe_can_say_it(home: Path, typed: Bdpo, key: str) -> None:
+@pytest.mark.parametrize(
+    ("key", "said"),
+    [
+        ("model.trust_remote_code", "unknown key"),
+        (
+            "train.trust_remote_code",
+            "trust_remote_code is TRL's and not offered: --trust-remote-code on the command line",
+        ),
+        ("trust_remote_code", "unknown key"),
+    ],
+)
+def test_no_recipe_can_say_it(home: Path, typed: Bdpo, key: str, said: str) -> None:
     code, _, err = typed(*COMMANDS["train"], "--set", f"{key}=true")
-    assert code == 2 and "unknown key" in err and not (home / "canary").exists()
+    assert code == 2 and said in err and not (home / "canary").exists()
 
 
 def test_a_generation_loop_beside_plain_weights_is_left_alone(home: Path) -> None:

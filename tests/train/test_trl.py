@@ -73,7 +73,7 @@ def test_what_changes_nothing_is_passed_over_with_a_warning(
         ({"loss_weights": [1.0, 0.5]}, "other mixtures are not offered"),
         ({"model_init_kwargs": {"dtype": "bfloat16"}}, "the model section of a recipe"),
         ({"reference_free": True}, "losses without a reference are cpo, simpo and orpo"),
-        ({"trust_remote_code": True}, "load such a model and its tokenizer yourself"),
+        ({"trust_remote_code": True}, "--trust-remote-code on the command line; in Python load such a model"),
     ],
 )
 def test_what_would_change_something_is_refused_with_its_row_in_python_and_in_a_recipe(

@@ -6,7 +6,7 @@ from rich.console import Console
 from rich.table import Table
 
 from bdpo.score.summary import ALL, ScoreSummary
-from bdpo.terminal import plain, say
+from bdpo.terminal import plain
 
 
 def render_summary(summary: ScoreSummary, console: Console) -> None:
@@ -20,17 +20,19 @@ def render_summary(summary: ScoreSummary, console: Console) -> None:
                f"{g.imbalance_std:.2f}", f"{g.rejected_better:.0%}")  # fmt: skip
         table.add_row(*row, end_section=g.name == ALL)
     console.print(table)
-    say(console, "imbalance = chosen - rejected; r better: share of pairs whose rejected reply is understood better.")
+    console.print(
+        plain("imbalance = chosen - rejected; r better: share of pairs whose rejected reply is understood better.")
+    )
     most = ", ".join(f"{id} ({d:+.2f})" for id, d in summary.extremes)
-    say(console, f"Most imbalanced: {most}.")
-    say(console, f"{summary.negative:.0%} of the replies have negative mutual information.")
+    console.print(plain(f"Most imbalanced: {most}."))
+    console.print(plain(f"{summary.negative:.0%} of the replies have negative mutual information."))
 
 
 def render_metrics(metrics: dict[str, float], history: list[dict[str, float]], console: Console) -> None:
     """Print training (the last logged window) beside held-out figures, where there are any."""
     trained = next((entry for entry in reversed(history) if "loss" in entry), {})
     if not trained:
-        say(console, "No step was logged: the run has fewer steps than logging_steps.")
+        console.print(plain("No step was logged: the run has fewer steps than logging_steps."))
     if not trained and "eval_loss" not in metrics:
         return
     table = Table(title="Training (last logged window) and held-out pairs", title_justify="left")

@@ -132,7 +132,11 @@ def _run(
 def _scored(recipe: Recipe, loaded: LoadedModel, data: RunData) -> tuple[ScoredData, ScoredData | None]:
     """Stage 1 over training and held-out pairs; scores already made are taken as they are."""
     options = recipe.options().scoring()
-    scores = score(loaded.model, loaded.tokenizer, data.train, recipe.score.dir, options)
+    scores = score(
+        loaded.model, loaded.tokenizer, data.train, recipe.score.dir, options,
+        elsewhere="name another score.dir, leave it out, or say the data section (holdout, limit, seed) as when it was "
+                  "scored",
+    )  # fmt: skip
     if not data.eval:
         return scores, None
     return scores, score(loaded.model, loaded.tokenizer, data.eval, options=options, training=scores.manifest)

@@ -21,7 +21,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from datasets import Dataset
 
-from bdpo.errors import BdpoError
+from bdpo.errors import BdpoError, UnusableFolder
 from bdpo.files import (
     cache_dir,
     file_hash,
@@ -108,19 +108,19 @@ def claim(out: Path, manifest: dict[str, Any]) -> None:
         return _refuse_other(out, there["key"], manifest["key"])
     try:
         if out.exists() and (not out.is_dir() or any(not held.name.startswith(".") for held in out.iterdir())):
-            raise BdpoError(f"{out} is not an empty folder and holds no scores: choose another --out.")
+            raise UnusableFolder(f"{out} is not an empty folder and holds no scores: ")
         out.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise BdpoError(f"Cannot write in {out} ({error.strerror}): choose another --out.") from error
+        raise UnusableFolder(f"Cannot write in {out} ({error.strerror}): ") from error
     write_manifest(out, manifest)
 
 
 def _refuse_other(out: Path, there: dict[str, Any], key: dict[str, Any]) -> None:
     different = key_difference(there, key)
     if different:
-        raise BdpoError(
-            f"{out} holds scores that depend on something else; it differs in {'; '.join(different)}. "
-            "Choose another --out, or remove the folder."
+        raise UnusableFolder(
+            f"{out} holds scores that depend on something else; it differs in {'; '.join(different)}: ",
+            ", or remove the folder.",
         )
 
 

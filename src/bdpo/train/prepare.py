@@ -122,7 +122,8 @@ def _scored(
     pairs, counts = pairs_for_loss(args.loss_type, pairs)
     _warn(name, counts)
     out = None if args.scores_dir is None else Path(args.scores_dir) / name
-    return score(model, tokenizer, pairs, out, args.scoring(), training=training)
+    elsewhere = "set scores_dir to another folder, or leave it out"
+    return score(model, tokenizer, pairs, out, args.scoring(), training=training, elsewhere=elsewhere)
 
 
 def _refuse_other_model(data: ScoredData, model: Any, training: dict[str, Any] | None) -> None:

@@ -72,7 +72,9 @@ NOT_OFFERED: dict[str, NotOffered] = {
     "sync_ref_model": _MOVING,
     "tools": NotOffered("text only, without calls of tools"),
     "truncation_mode": NotOffered(_CUT.why, ignored=True),
-    "trust_remote_code": NotOffered("load such a model and its tokenizer yourself and hand them in"),
+    "trust_remote_code": NotOffered(
+        "--trust-remote-code on the command line; in Python load such a model and its tokenizer yourself"
+    ),
     "use_liger_loss": _SLICED,
     "use_logits_to_keep": _SLICED,
     "use_num_logits_to_keep": _SLICED,
