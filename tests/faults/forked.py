@@ -12,6 +12,7 @@ import resource
 import select
 import signal
 import sys
+import threading
 import time
 import traceback
 from collections.abc import Callable
@@ -21,6 +22,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from tqdm import tqdm
 
 import bdpo.evaluate.evaluation
 import bdpo.models.loading
@@ -33,6 +35,8 @@ TIMEOUT = 120  # seconds; the longest command takes about 2
 _WRITES = {"os.mkdir", "os.rename", "os.remove", "os.rmdir", "shutil.rmtree"}
 
 torch.set_num_threads(1)
+tqdm.set_lock(threading.RLock())  # its own is shared by all that are forked: one that is killed would hold it for ever
+tqdm.monitor_interval = 0
 gc.freeze()  # Trainer collects garbage at each start, which takes longer than the steps here
 bdpo.score.scoring.PART_SIZE = 4  # several parts of the few pairs, and several appended lines
 bdpo.evaluate.evaluation.JUDGED_AT_A_TIME = 2

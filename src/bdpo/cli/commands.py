@@ -168,16 +168,16 @@ def train(
         callbacks.append(EvaluationCallback(recipe.evaluate, make_judge("rules"), recipe.data.seed))
     try:
         result = run_recipe(recipe, out, resume=resume, callbacks=callbacks)
+        if processes().is_main_process:
+            render_metrics(result.metrics, result.history, console)
+            _say(console, f"The run lies in {out} (README.md is its model card).")
+            if (out / "adapter_config.json").exists():
+                _say(
+                    console,
+                    f"Next: bdpo merge {out} --out {out}-merged gives plain weights for vLLM or llama.cpp.",
+                )
     except KeyboardInterrupt as stop:
         _stopped(stop, how_to_go_on(out))
-    if processes().is_main_process:
-        render_metrics(result.metrics, result.history, console)
-        _say(console, f"The run lies in {out} (README.md is its model card).")
-        if (out / "adapter_config.json").exists():
-            _say(
-                console,
-                f"Next: bdpo merge {out} --out {out}-merged gives plain weights for vLLM or llama.cpp.",
-            )
 
 
 @app.command(epilog=EPILOG)
