@@ -8,6 +8,7 @@ from __future__ import annotations
 import ctypes
 import gc
 import os
+import re
 import resource
 import select
 import signal
@@ -54,8 +55,8 @@ class Ended:
     @property
     def sentence(self) -> str:
         """What the command says last to the user, without "bdpo: "."""
-        lines = [line for line in self.said.splitlines() if line.startswith("bdpo: ")]
-        return lines[-1].removeprefix("bdpo: ") if lines else ""
+        found = re.findall("bdpo: (.*)", self.said)  # it may follow a progress bar
+        return found[-1] if found else ""
 
 
 @dataclass
@@ -135,6 +136,8 @@ def start(
         os.chdir(home)
         os.environ |= {"BDPO_CACHE": str(home / cache), "HF_HUB_OFFLINE": "1", "TQDM_DISABLE": "1"}
         sys.argv = ["bdpo", *arguments]
+        for number in (signal.SIGINT, signal.SIGTERM):  # one started in the background ignores them
+            signal.signal(number, signal.SIG_DFL if number == signal.SIGTERM else signal.default_int_handler)
         _report(str(home), does)
         _restrict(largest, closed)
         code = _code_of_main()

@@ -284,6 +284,25 @@ def test_half_a_result_is_nothing_to_lose(home: Path, tmp_path: Path) -> None:
     assert result(run) == result(home / "whole") and not (run / ".saving").exists()
 
 
+def test_no_room_for_a_manifest_is_no_room_for_its_checkpoint(
+    home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run, write = tmp_path / "run", Path.write_bytes
+
+    def full(path: Path, data: bytes) -> int:
+        if path.name.startswith(".manifest.json") and path.parent.name == "checkpoint-4":
+            raise OSError(28, "No space left on device")
+        return write(path, data)
+
+    monkeypatch.setattr(Path, "write_bytes", full)
+    said = (
+        r"Cannot write in .*run \(No space left on device\): make room; then run the same command again with --resume\."
+    )
+    with pytest.raises(BdpoError, match=said):
+        run_recipe(recipe_in(home), run)
+    assert checkpoint_names(run) == ["checkpoint-2"]
+
+
 @pytest.mark.parametrize(
     ("writer", "resumed"),
     [("torch.save", "checkpoint-2"), ("bdpo.recipe.run._write_end", "checkpoint-7")],

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import atexit
 import json
 import os
 import signal
@@ -15,7 +16,7 @@ import typer
 
 from bdpo.cli.evaluate import EPILOG, evaluate_app
 from bdpo.errors import BdpoError
-from bdpo.processes import first_to_say, stoppable
+from bdpo.processes import first_to_say, stoppable, unstoppable
 
 app = typer.Typer(
     help="Balanced DPO for the safety alignment of chat models: check data, measure, train, evaluate, compare.",
@@ -218,6 +219,7 @@ def main() -> None:
     sys.argv = [argument for argument in sys.argv if argument != "--debug"]
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")  # no warnings when a data loader forks
     warnings.filterwarnings("ignore", category=FutureWarning)  # peft calls what transformers renamed
+    atexit.register(unstoppable)
     try:
         with stoppable():
             app()
