@@ -22,9 +22,9 @@ from rich.console import Console
 from rich.table import Table
 
 from bdpo import models
-from bdpo.evaluate.benchmarks import load_suite
-from bdpo.evaluate.generate import LocalGenerator
-from bdpo.evaluate.replies import Prompts, Sampling, collect
+from bdpo.evaluate.ask.benchmarks import load_suite
+from bdpo.evaluate.replies.collect import Prompts, Sampling, collect
+from bdpo.evaluate.replies.generate import LocalGenerator
 from bdpo.forward.allocator import keep_freed_memory
 from bdpo.tokens import prompt_ids
 

@@ -1,4 +1,4 @@
-"""One process of a launch in tests/test_processes.py: what needs more than the command line can say.
+"""One process of a launch in tests/recipe/test_processes.py: what needs more than the command line can say.
 
 process_worker.py run FSDP|DEEPSPEED RECIPE OUT [RECIPE OUT ...]    run recipes, sharded; cut and resume the first
 process_worker.py die HOW bdpo-arguments ...                        `bdpo ...`, and rank 1 fails at its third step

@@ -6,6 +6,8 @@ before its own; a test keeps it.
     pairs -> tokens -> forward -> method (comprehension, balance, losses) -> score -> train -> evaluate
 
     errors.py  files.py  processes.py    the ground: one exception; artefacts and their keys; this process among others
+    secrets.py   ... and what is never written
+    terminal.py  ... and text from outside, shown so that it commands nothing
     starter/     the embedded data set
     pairs/       rows of any source -> PreferencePair; the data check
     tokens.py    chat template -> token ids of a prompt and its two responses

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 
 
 class BdpoError(ValueError):
@@ -14,9 +15,34 @@ class BdpoError(ValueError):
     """
 
 
+class UnusableFolder(BdpoError):
+    """What is to be written cannot be, or stands beside something else: another folder mends it.
+
+    Which folder that is, only the caller knows who was given it (`chosen_by`).
+    """
+
+    def __init__(self, fault: str, more: str = ".", elsewhere: str = "choose another --out") -> None:
+        super().__init__(f"{fault}{elsewhere}{more}")
+        self.fault, self.more = fault, more
+
+
+@contextmanager
+def chosen_by(elsewhere: str) -> Iterator[None]:
+    """In it an `UnusableFolder` says how to choose another one: the middle of its sentence."""
+    try:
+        yield
+    except UnusableFolder as error:
+        raise UnusableFolder(error.fault, error.more, elsewhere) from error
+
+
 def first_line(error: Exception) -> str:
-    """What an error says, without what it says below its first line."""
-    return (str(error).strip().splitlines() or [type(error).__name__])[0]
+    """What an error says in one line: its first, and where that only announces the next, both.
+
+    >>> first_line(RuntimeError("Error(s) in loading:\\n\\tsize mismatch for head.weight\\n\\tand more"))
+    'Error(s) in loading: size mismatch for head.weight'
+    """
+    lines = [line.strip() for line in str(error).strip().splitlines()] or [type(error).__name__]
+    return " ".join(lines[:2]) if lines[0].endswith(":") else lines[0]
 
 
 def unknown(kind: str, name: object, known: Iterable[str]) -> BdpoError:

@@ -10,6 +10,7 @@ import os
 import re
 import shutil
 import socket
+import stat
 import sys
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager, suppress
@@ -19,7 +20,7 @@ from typing import Any
 from filelock import FileLock, Timeout
 from psutil import pid_exists
 
-from bdpo.errors import BdpoError, first_line
+from bdpo.errors import BdpoError, UnusableFolder, first_line
 
 LOCK = ".lock"
 _NO_LOCKS = (errno.ENOSYS, errno.ENOLCK, errno.EOPNOTSUPP)  # of a file system
@@ -28,25 +29,46 @@ _NOT_WRITABLE = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EAC
 _WRITERS = re.compile(r"(?:strerror|I/O error): ([\w -]+)|([\w -]+) \(os error|unexpected pos|PytorchStreamWriter")
 
 
-class NotWritable(BdpoError):
+class NotWritable(UnusableFolder):
     """A file that could not be written: what was there before is kept."""
 
     def __init__(self, path: Path, error: OSError) -> None:
         self.path, self.reason = path, os.strerror(error.errno) if error.errno else first_line(error)
-        super().__init__(
-            f"Cannot write {path} ({self.reason}): make room, or choose another --out. What is there is kept."
-        )
+        super().__init__(f"Cannot write {path} ({self.reason}): make room, or ", ". What is there is kept.")
+
+
+def expanded(name: str | Path) -> Path:
+    """The path with its `~` resolved; as it is where there is no home folder (a container's user without an entry)."""
+    return Path(os.path.expanduser(name))
 
 
 def cache_dir() -> Path:
-    """Folder for what bdpo makes and can make again: `BDPO_CACHE`, else the platform's cache folder."""
+    """Folder for what bdpo makes and can make again: `BDPO_CACHE`, else the platform's cache folder.
+
+    Raises:
+        BdpoError: it would lie in the home folder, and there is none.
+    """
     if os.environ.get("BDPO_CACHE"):
-        return Path(os.environ["BDPO_CACHE"]).expanduser()
-    if sys.platform == "win32":
-        return Path(os.environ.get("LOCALAPPDATA") or Path.home() / "AppData/Local") / "bdpo"
-    if sys.platform == "darwin":
-        return Path.home() / "Library/Caches/bdpo"
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "bdpo"
+        return expanded(os.environ["BDPO_CACHE"])
+    variable, below = {
+        "win32": ("LOCALAPPDATA", "~/AppData/Local"),
+        "darwin": ("", "~/Library/Caches"),
+    }.get(sys.platform, ("XDG_CACHE_HOME", "~/.cache"))
+    folder = expanded(os.environ.get(variable) or below)
+    if str(folder).startswith("~"):
+        raise BdpoError("There is no home folder to keep the cache in: set BDPO_CACHE to a folder.")
+    return folder / "bdpo"
+
+
+def read_bytes(path: Path) -> bytes:
+    """The content of a file. A pipe or a device, which may give nothing or never end, is no file.
+
+    Raises:
+        OSError: it cannot be read; `strerror` says why.
+    """
+    if path.exists() and not (path.is_file() or path.is_dir()):
+        raise OSError(errno.EINVAL, "a pipe or a device, so write what it gives into a file first", str(path))
+    return path.read_bytes()
 
 
 def write_whole(path: Path, content: bytes | str) -> None:
@@ -109,7 +131,7 @@ def read_json(path: Path, mend: str, **fields: type) -> dict[str, Any]:
         BdpoError: no such file, or it holds something else.
     """
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
+        content = json.loads(read_bytes(path))
     except OSError as error:
         raise BdpoError(f"{path} cannot be read ({error.strerror}): {mend}.") from error
     except (ValueError, RecursionError) as error:
@@ -120,6 +142,16 @@ def read_json(path: Path, mend: str, **fields: type) -> dict[str, Any]:
         if not isinstance(content.get(field), kind):
             raise BdpoError(f"{path} holds no '{field}', or not as it was written: {mend}.")
     return content
+
+
+def follow_umask(folder: Path) -> None:
+    """Give the safetensors files in a folder the mode of any new file there: their library makes them 0600."""
+    probe = folder / f".mode-{os.getpid()}"
+    probe.touch()
+    mode = stat.S_IMODE(probe.stat().st_mode)
+    probe.unlink()
+    for weights in folder.glob("*.safetensors"):
+        weights.chmod(mode)
 
 
 @contextmanager
@@ -207,6 +239,7 @@ def folder_made_whole(folder: Path, *, wait: bool = True) -> Iterator[Path]:
             try:
                 work.mkdir()
                 yield work
+                follow_umask(work)
                 if folder.is_dir() and not any(folder.iterdir()):
                     folder.rmdir()
                 if not folder.exists():  # otherwise another process was faster, and its result is the same

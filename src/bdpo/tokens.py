@@ -6,24 +6,17 @@ import hashlib
 import json
 from array import array
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
-from datetime import datetime
 from typing import Any
 
 from transformers import PreTrainedTokenizerBase
 
 from bdpo.errors import BdpoError
 from bdpo.pairs import Message, PreferencePair, control_tokens
-from bdpo.pairs.control import found_control_tokens, strip_messages
-
-# Some templates print today's date; a fixed one keeps scores from changing overnight. They ask for it by the variable
-# date_string, or by the function strftime_now: that one is shadowed by a macro, since templates are given no functions.
-_DATE = datetime(2024, 7, 26)
-_PRINTED = {f"%{letter}": _DATE.strftime(f"%{letter}") for letter in "aAbBcdHIjmMpSxXyY"}
-_PRINTED |= {f"%-{letter}": _PRINTED[f"%{letter}"].lstrip("0") or "0" for letter in "dHIjmMSy"}
-_REPLACED = "".join(f"|replace({directive!r}, {text!r})" for directive, text in _PRINTED.items())
-_DATE_MACRO = "{%- macro strftime_now(format) -%}{{ format" + _REPLACED + " }}{%- endmacro -%}{{ '' }}"
+from bdpo.pairs.check_data import refuse_no_room
+from bdpo.pairs.control import control_tokens_of, strip_messages
+from bdpo.pairs.rendering import render, render_replies
 
 
 @dataclass(frozen=True)
@@ -74,6 +67,42 @@ class PackedPairs(Sequence[TokenizedPair]):
         return TokenizedPair(ids[:prompt], ids[prompt:chosen], ids[chosen:], *self._cuts[2 * i : 2 * i + 2])
 
 
+def refuse_unfit(
+    tokenizer: PreTrainedTokenizerBase,
+    pairs: Sequence[PreferencePair],
+    tokenized: TokenizedPairs,
+    config: Any,
+    *,
+    prefix: int = 0,
+) -> None:
+    """Refuse pairs whose ids are beyond the model's embedding, or whose positions are beyond those that it has.
+
+    Args:
+        config: the model's, with `vocab_size` and, where positions end, `max_position_embeddings`.
+        prefix: longest other prompt that a reply is hung on [tokens].
+
+    Raises:
+        BdpoError: naming the first such pair.
+    """
+    config = config.get_text_config()
+    rows, positions = config.vocab_size, getattr(config, "max_position_embeddings", None) or float("inf")
+    for pair, ids in zip(pairs, tokenized.pairs, strict=True):
+        longest = max(len(ids.chosen_ids), len(ids.rejected_ids))
+        highest = max(max(part) for part in (ids.prompt_ids, ids.chosen_ids, ids.rejected_ids))
+        if highest >= rows:
+            token = tokenizer.convert_ids_to_tokens(highest)
+            raise BdpoError(
+                f"Pair {pair.id}: token {highest} ({token!r}) is beyond the {rows} rows of the model's embedding: take "
+                "the tokenizer that belongs to the model, or resize the embedding first."
+            )
+        prompt = max(len(ids.prompt_ids), prefix)
+        if prompt + longest > positions:
+            raise BdpoError(
+                f"Pair {pair.id}: a prompt of {prompt} tokens with a reply of {longest} is longer than the {positions} "
+                "positions of the model: lower data.max_length (--max-length), or drop the pair."
+            )
+
+
 def tokenize_pairs(
     tokenizer: PreTrainedTokenizerBase, pairs: Sequence[PreferencePair], *, max_length: int | None = None
 ) -> TokenizedPairs:
@@ -90,8 +119,7 @@ def tokenize_pairs(
     kinds = {isinstance(pair.prompt, str) for pair in pairs}
     if len(kinds) == 2:
         raise BdpoError("The data mixes plain-text and chat prompts: split it, since they need different null prompts.")
-    controls = control_tokens(tokenizer)
-    done = PackedPairs(tokenize_pair(tokenizer, pair, max_length=max_length, controls=controls) for pair in pairs)
+    done = PackedPairs(_pair_ids(tokenizer, pair, max_length) for pair in _checked(tokenizer, pairs))
     counts = Counter[str]()
     for pair in done:
         counts["pairs with a truncated prompt"] += pair.prompt_cut > 0
@@ -106,29 +134,35 @@ def tokenize_pair(
     pair: PreferencePair,
     *,
     max_length: int | None = None,
-    controls: Sequence[str] | None = None,
 ) -> TokenizedPair:
     """Token ids of one pair.
 
-    A chat prompt and its reply are rendered by the template as one conversation and tokenised as one text;
-    the reply is what follows the prompt's ids. Where a token straddles that boundary (a reply that begins
-    with a line break may merge with the template's), the reply's text is tokenised apart, as a model that
-    generates from `prompt_ids` would meet it. Plain text: prompt and replies are tokenised apart, EOS is added.
+    A prompt and its reply are tokenised as one text, a conversation as the template renders it, plain text with EOS
+    added; the reply is what follows the prompt's ids. Where a token straddles that boundary (a reply that begins
+    with a line break may merge with the prompt's last one), the reply's text is tokenised apart, as a model that
+    generates from `prompt_ids` would meet it.
 
     Raises:
         BdpoError: a control token in the text, a template that does not render the prompt as a prefix of
             the conversation, or an empty prompt or reply.
     """
-    _refuse_control_tokens(pair, control_tokens(tokenizer) if controls is None else controls)
+    (checked,) = _checked(tokenizer, [pair])
+    return _pair_ids(tokenizer, checked, max_length)
+
+
+def _pair_ids(tokenizer: PreTrainedTokenizerBase, pair: PreferencePair, max_length: int | None) -> TokenizedPair:
+    plain = isinstance(pair.prompt, str)
     if isinstance(pair.prompt, str):
-        prompt = tokenizer(pair.prompt)["input_ids"]
-        if prompt and prompt[-1] == tokenizer.eos_token_id:  # some tokenizers close every text
-            prompt = prompt[:-1]
-        replies = [_ids(tokenizer, text) + _eos(tokenizer) for text in (pair.chosen, pair.rejected)]
+        prompt, replies = _text_ids(tokenizer, pair.prompt, (pair.chosen, pair.rejected))
     else:
         prompt, replies = _conversation_ids(tokenizer, pair.prompt, (pair.chosen, pair.rejected), f"Pair {pair.id}")
     if not prompt or not all(replies):
-        raise BdpoError(f"Pair {pair.id}: the prompt or a reply has no tokens; drop the pair or fill it.")
+        mend = (
+            "fill it in, or drop the pair"
+            if plain
+            else "the chat template leaves it out; give another (model.chat_template)"
+        )
+        raise BdpoError(f"Pair {pair.id}: the prompt or a reply has no tokens: {mend}.")
     return truncate(TokenizedPair(prompt, replies[0], replies[1]), max_length)
 
 
@@ -145,7 +179,7 @@ def prompt_ids(tokenizer: PreTrainedTokenizerBase, messages: Sequence[Message], 
         BdpoError: no chat template, or one that refuses the conversation.
     """
     stripped = strip_messages(messages, control_tokens(tokenizer))
-    return _ids(tokenizer, _render(tokenizer, stripped, where, add_generation_prompt=True))
+    return _ids(tokenizer, render(tokenizer, stripped, where, add_generation_prompt=True))
 
 
 def options_ids(
@@ -168,7 +202,7 @@ def stop_ids(tokenizer: PreTrainedTokenizerBase) -> set[int]:
     The two differ where a base model was given a template, whose end of turn its settings do not know.
     """
     said = ({"role": "user", "content": "Hi"}, {"role": "assistant", "content": "Yes."})
-    after = _render(tokenizer, said, "A reply", add_generation_prompt=False).rpartition("Yes.")[2]
+    after = render(tokenizer, said, "A reply", add_generation_prompt=False).rpartition("Yes.")[2]
     closing = min((token for token in control_tokens(tokenizer) if token in after), key=after.find, default=None)
     ids = {tokenizer.eos_token_id, None if closing is None else tokenizer.convert_tokens_to_ids(closing)}
     return {token for token in ids if isinstance(token, int)}
@@ -183,11 +217,10 @@ def truncate(pair: TokenizedPair, max_length: int | None) -> TokenizedPair:
     >>> truncate(TokenizedPair([1, 2, 3, 4, 5], [6, 7, 8], [9]), 6)
     TokenizedPair(prompt_ids=[3, 4, 5], chosen_ids=[6, 7, 8], rejected_ids=[9], prompt_cut=2, response_cut=0)
     """
+    refuse_no_room(max_length)
     longest = max(len(pair.chosen_ids), len(pair.rejected_ids))
     if max_length is None or len(pair.prompt_ids) + longest <= max_length:
         return pair
-    if max_length < 2:
-        raise BdpoError(f"max_length is {max_length}: it needs room for a prompt token and a reply token, at least 2.")
     kept_prompt = min(len(pair.prompt_ids), max(max_length - longest, max_length // 2))
     ceiling = max_length - kept_prompt
     chosen, rejected = pair.chosen_ids[:ceiling], pair.rejected_ids[:ceiling]
@@ -203,7 +236,7 @@ def truncate(pair: TokenizedPair, max_length: int | None) -> TokenizedPair:
 def null_prompt_ids(tokenizer: PreTrainedTokenizerBase, *, chat: bool) -> list[int]:
     """The null prompt x0: the template with one empty user turn; for plain text BOS, or EOS where there is none."""
     if chat:
-        text = _render(tokenizer, ({"role": "user", "content": ""},), "null prompt", add_generation_prompt=True)
+        text = render(tokenizer, ({"role": "user", "content": ""},), "null prompt", add_generation_prompt=True)
         ids = _ids(tokenizer, text)
         if not ids:
             raise BdpoError("The chat template renders an empty user turn as nothing, so there is no null prompt.")
@@ -228,54 +261,56 @@ def _conversation_ids(
     tokenizer: PreTrainedTokenizerBase, messages: Sequence[Message], replies: Sequence[str], where: str
 ) -> tuple[list[int], list[list[int]]]:
     """Token ids of a conversation before the reply, and of each reply as what follows them."""
-    text = _render(tokenizer, messages, where, add_generation_prompt=True)
+    text, added = render_replies(tokenizer, messages, replies, where)
     prompt = _ids(tokenizer, text)
-    return prompt, [_reply_ids(tokenizer, messages, text, prompt, reply, where) for reply in replies]
+    wholes = [_ids(tokenizer, text + reply) for reply in added]
+    return prompt, [_following(tokenizer, prompt, whole, reply) for whole, reply in zip(wholes, added, strict=True)]
 
 
-def _reply_ids(
-    tokenizer: PreTrainedTokenizerBase,
-    messages: Sequence[Message],
-    prompt_text: str,
-    prompt_ids: list[int],
-    reply: str,
-    where: str,
-) -> list[int]:
-    said = (*messages, {"role": "assistant", "content": reply})
-    text = _render(tokenizer, said, where, add_generation_prompt=False)
-    if not text.startswith(prompt_text):
-        at = next((i for i, (a, b) in enumerate(zip(text, prompt_text, strict=False)) if a != b), len(text))
-        raise BdpoError(
-            f"{where}: the chat template does not render the prompt as a prefix of the conversation. The prompt "
-            f"has {prompt_text[at : at + 40]!r} where the conversation has {text[at : at + 40]!r}. Give a template "
-            "that leaves earlier turns as they are (model.chat_template), for example without reasoning blocks."
-        )
-    ids = _ids(tokenizer, text)
-    if ids[: len(prompt_ids)] == prompt_ids:
-        return ids[len(prompt_ids) :]
-    # After a control token nothing merges, and SentencePiece does not put its blank before the first word.
-    anchor = tokenizer.eos_token or ""
-    return _ids(tokenizer, anchor + text[len(prompt_text) :])[len(_ids(tokenizer, anchor)) :]
+def _text_ids(
+    tokenizer: PreTrainedTokenizerBase, prompt_text: str, replies: Sequence[str]
+) -> tuple[list[int], list[list[int]]]:
+    """The same for plain text: BOS (where the tokenizer puts one) before the prompt, EOS after each reply."""
+
+    def opened(text: str) -> list[int]:
+        ids = list(tokenizer(text)["input_ids"])
+        return ids[:-1] if ids and ids[-1] == tokenizer.eos_token_id else ids  # some tokenizers close every text
+
+    prompt = opened(prompt_text)
+    wholes = [opened(prompt_text + reply) for reply in replies]
+    ids = [_following(tokenizer, prompt, whole, reply) for whole, reply in zip(wholes, replies, strict=True)]
+    return prompt, [reply + _eos(tokenizer) for reply in ids]
 
 
-def _render(
-    tokenizer: PreTrainedTokenizerBase,
-    messages: Sequence[Message],
-    where: str,
-    *,
-    add_generation_prompt: bool,
-) -> str:
-    if tokenizer.chat_template is None:
-        raise BdpoError("The tokenizer has no chat template: give one (model.chat_template) or use plain-text pairs.")
-    how: dict[str, Any] = {"add_generation_prompt": add_generation_prompt, "date_string": _DATE.strftime("%d %b %Y")}
-    try:
-        template = tokenizer.get_chat_template()
-        if "strftime_now" in template:
-            how["chat_template"] = _DATE_MACRO + template
-        text = tokenizer.apply_chat_template(list(messages), tokenize=False, **how)
-    except Exception as error:  # templates raise jinja errors and whatever they like
-        raise BdpoError(f"{where}: the chat template refuses the conversation ({error}): mend the turns.") from error
-    return str(text)
+def _following(tokenizer: PreTrainedTokenizerBase, prompt: list[int], whole: list[int], reply: str) -> list[int]:
+    """What follows the prompt's ids in those of the whole text; the reply tokenised apart where that is not there."""
+    return whole[len(prompt) :] if whole[: len(prompt)] == prompt else _ids_apart(tokenizer, reply)
+
+
+def _ids_apart(tokenizer: PreTrainedTokenizerBase, text: str) -> list[int]:
+    """Token ids of a text that continues another one, with which nothing of it may merge.
+
+    Tokenised by itself it would get SentencePiece's blank before its first word. So it is tokenised behind an anchor,
+    the first that stays whole, swallows no blank and brings none: after a control token nothing merges, but some
+    tokenizers put the blank there too.
+    """
+    anchors = (tokenizer.eos_token or "", "\n", ".")
+    behind = {anchor: _behind(tokenizer, anchor, text) for anchor in anchors}
+    fit = (ids for anchor, ids in behind.items() if ids is not None and _is_neutral(tokenizer, anchor))
+    ids = next(fit, behind[anchors[0]])
+    return _ids(tokenizer, text) if ids is None else ids
+
+
+def _behind(tokenizer: PreTrainedTokenizerBase, anchor: str, text: str) -> list[int] | None:
+    lead, ids = _ids(tokenizer, anchor), _ids(tokenizer, anchor + text)
+    return ids[len(lead) :] if ids[: len(lead)] == lead else None
+
+
+def _is_neutral(tokenizer: PreTrainedTokenizerBase, anchor: str) -> bool:
+    """Whether text behind the anchor is read with just its own blanks (U+2581 in pieces, U+0120 in bytes)."""
+    bare, blank = _behind(tokenizer, anchor, "x"), _behind(tokenizer, anchor, " x")
+    pieces = "".join(tokenizer.convert_ids_to_tokens(bare or []))
+    return bare != blank and "▁" not in pieces and "Ġ" not in pieces
 
 
 def _ids(tokenizer: PreTrainedTokenizerBase, text: str) -> list[int]:
@@ -286,11 +321,12 @@ def _eos(tokenizer: PreTrainedTokenizerBase) -> list[int]:
     return [] if tokenizer.eos_token_id is None else [tokenizer.eos_token_id]
 
 
-def _refuse_control_tokens(pair: PreferencePair, controls: Sequence[str]) -> None:
-    """Text must never turn into control tokens: a `<|im_end|>` typed by a user would close the turn."""
-    found = found_control_tokens(pair, controls)
-    if found:
-        raise BdpoError(
-            f"Pair {pair.id}: its text contains the control token {found[0]!r}, a prompt-injection risk. "
-            "Remove it from the data, or let it be stripped (strip_control_tokens)."
-        )
+def _checked(tokenizer: PreTrainedTokenizerBase, pairs: Sequence[PreferencePair]) -> Iterator[PreferencePair]:
+    """The pairs, whose text must not turn into control tokens: a `<|im_end|>` typed by a user would close the turn."""
+    for pair, found in zip(pairs, control_tokens_of(pairs, control_tokens(tokenizer)), strict=True):
+        if found:
+            raise BdpoError(
+                f"Pair {pair.id}: its text contains the control token {found[0]!r}, or what the tokenizer reads as it, "
+                "a prompt-injection risk. Remove it from the data, or let it be stripped (strip_control_tokens)."
+            )
+        yield pair

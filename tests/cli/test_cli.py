@@ -14,6 +14,7 @@ import typer
 from peft import AutoPeftModelForCausalLM
 from transformers import AutoModelForCausalLM
 
+import bdpo.recipe.parts
 import bdpo.recipe.run
 from bdpo.cli import app
 from bdpo.errors import BdpoError
@@ -266,6 +267,6 @@ def test_ctrl_c_says_how_to_go_on(bdpo_: Bdpo, monkeypatch: pytest.MonkeyPatch) 
     write_manifest(Path("stopped/checkpoint-3"), resumable=True)
     code, _, err = bdpo_("train", "--config", "recipe.yaml", "--out", "stopped")
     assert (code, err) == (130, f"{said} with --resume.\n")
-    monkeypatch.setattr(bdpo.recipe.run, "load_model", stopped)
+    monkeypatch.setattr(bdpo.recipe.parts, "load_model", stopped)
     code, _, err = bdpo_(*SCORE, "--data", "pairs.jsonl")
     assert (code, err) == (130, f"{said}.\n")

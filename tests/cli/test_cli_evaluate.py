@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from bdpo.evaluate.judges.rules import rules
-from bdpo.evaluate.results import open_runs
+from bdpo.evaluate.results.outcomes import open_runs
 from bdpo.pairs import write_pairs
 from tiny import Bdpo, make_pairs, tiny_model, tiny_tokenizer
 
@@ -58,6 +58,14 @@ def test_evaluate_then_compare(bdpo_: Bdpo, home: Path) -> None:
     assert (home / "eval" / "compare.md").read_text().startswith("# Comparison\n\n## Averages [%]\n\n|  | n | base |")
 
 
+def test_nucleus_sampling_is_written_down_where_it_draws(bdpo_: Bdpo, home: Path) -> None:
+    for out, temperature in (("nucleus", "0.5"), ("greedy", "0")):
+        asked = ("--top-p", "0.9", "--temperature", temperature, "--out", out)
+        assert bdpo_("evaluate", "base", *ASK, "starter-safe", *asked)[0] == 0
+    settings = [open_runs(home / out)[0].tasks["starter-safe"].settings for out in ("nucleus", "greedy")]
+    assert [of_run.get("top_p") for of_run in settings] == [0.9, None]
+
+
 def test_train_evaluates_as_the_recipe_says(bdpo_: Bdpo, home: Path) -> None:
     settings = (
         *("model.name=base", "data.train=pairs.jsonl", "train.use_cpu=true", "train.max_steps=2"),
@@ -90,6 +98,7 @@ MISTAKES = {
     "data not to be had": ("evaluate base --suite gsm8k --data-dir . --out never", "has no gsm8k_test.jsonl: download"),
     "the same model twice": ("evaluate base base --out never", "'base' is given twice"),
     "samples of greedy decoding": ("evaluate base --samples 4 --out never", "need a temperature above 0"),
+    "no nucleus": ("evaluate base --top-p 2 --out never", "top_p must lie above 0 and at most at 1"),
     "a judge without its model": ("evaluate base --judge classifier --out never", "needs a model: name it with"),
     "no such pairs": ("evaluate base --pairs nowhere.jsonl --out never", "nowhere.jsonl"),
     "no log-probabilities": (
@@ -97,6 +106,20 @@ MISTAKES = {
         "--pairs needs",
     ),
     "not a URL": ("evaluate x --endpoint localhost --limit 1 --out never", "'localhost' is not a URL"),
+    "no port": ("evaluate x --endpoint http://localhost:80000/v1 --out never", "localhost:80000/v1' is not a URL"),
+    "no JSON": (
+        "evaluate base --chat-template-kwargs enable_thinking=false --out never",
+        "--chat-template-kwargs: 'enable_thinking=false' is no JSON object; write it like",
+    ),
+    "no variable": (
+        'evaluate base --chat-template-kwargs {"a-b":1} --out never',
+        "the chat template has no variable 'a-b'",
+    ),
+    "no template": ("evaluate base --chat-template nowhere --out never", "--chat-template: nowhere cannot be read (No"),
+    "a template for a server": (
+        "evaluate x --endpoint http://localhost:1/v1 --chat-template pairs.jsonl --out never",
+        "--chat-template is for models loaded here",
+    ),
     "nothing to compare": ("compare cache", "cache holds no evaluation"),
     "weights that are none": ("compare cache --weights safety", "'safety' should be SUITE=NUMBER, such as safety=2."),
     "no labels": ("judge-agreement pairs.jsonl", "pairs.jsonl, line 1"),
@@ -110,3 +133,24 @@ def test_a_mistake_is_one_sentence_and_exit_code_2(bdpo_: Bdpo, mistake: str) ->
     sentence = [line for line in err.splitlines() if line.startswith("bdpo: ")]
     assert code == 2 and len(sentence) == 1 and said in sentence[0]
     assert "Traceback" not in err and not Path("never").exists()
+
+
+def test_template_and_its_variables_are_in_the_key(bdpo_: Bdpo, home: Path) -> None:
+    (home / "template.jinja").write_text(
+        "{% for m in messages %}{{ m.content }}<|im_end|>{% endfor %}"
+        "{% if add_generation_prompt %}{{ 'S' if short is defined and short else 'L' }}:{% endif %}"
+    )
+    asked = ("evaluate", "base", *ASK, "starter-safe")
+    given = ("--chat-template", "template.jinja")
+    assert bdpo_(*asked, "--out", "plain")[0] == 0
+    assert "chat_template_kwargs" not in open_runs(home / "plain")[0].key
+    code, _, err = bdpo_(*asked, *given, "--out", "plain")
+    assert code == 2 and "it differs in chat_template (" in err
+    assert bdpo_(*asked, *given, "--out", "long")[0] == 0
+    assert bdpo_(*asked, *given, "--chat-template-kwargs", '{"short": true}', "--out", "short")[0] == 0
+    long, short = (open_runs(home / name)[0] for name in ("long", "short"))
+    assert short.key["chat_template_kwargs"] == {"short": True} and "chat_template_kwargs" not in long.key
+    assert long.key["chat_template"] != short.key["chat_template"]
+    assert [o.reply for o in long.whole("starter-safe")] != [o.reply for o in short.whole("starter-safe")]
+    code, _, err = bdpo_(*asked, *given, "--out", "short")
+    assert code == 2 and "differs in chat_template (" in err and "; chat_template_kwargs ({'short': True} there" in err

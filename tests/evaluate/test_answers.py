@@ -6,8 +6,9 @@ from fractions import Fraction
 
 import pytest
 
-from bdpo.evaluate import answers
-from bdpo.evaluate.answers import VERBALISERS, contains_answer, final_number, picked, same_number
+from bdpo.evaluate.ask.items import VERBALISERS
+from bdpo.evaluate.grading import answers
+from bdpo.evaluate.grading.answers import contains_answer, final_number, picked, same_number
 
 
 def test_examples_in_docstrings():
@@ -48,7 +49,7 @@ def test_examples_in_docstrings():
         ("$18.00/hour", 18),
         ("5/0", 0),
         ("50%", 50),
-        ("12,34", 34),
+        ("12,34", Fraction(617, 50)),
         ("3 litres of H2O", 3),
     ],
 )
@@ -61,7 +62,7 @@ def test_endless_replies_are_read_in_time(loop):
     assert not same_number("1" + loop * 5000, "18")
 
 
-@pytest.mark.parametrize("reply", ["", "No idea.", "eighteen", "CO2"])
+@pytest.mark.parametrize("reply", ["", "No idea.", "CO2"])
 def test_a_reply_without_a_number(reply):
     assert final_number(reply) is None
     assert same_number(reply, "18") is False
@@ -85,27 +86,20 @@ def test_same_number(reply, answer, right):
 
 
 @pytest.mark.parametrize(
-    ("logps", "lengths", "index"),
+    ("logps", "index"),
     [
-        ([-1.0, -2.0], None, 0),
-        ([-2.0, -1.0, -3.0], None, 1),
-        ([-6.0, -2.0], [6, 1], 0),  # -1 a token against -2
-        ([-6.0, -2.0], [3, 1], None),  # -2 a token each
-        ([-1.0, -1.0, -2.0], None, None),
-        ([-1.0, -2.0, -2.0], None, 0),
-        ([math.nan, -1.0], None, None),
-        ([-math.inf, -1.0], None, 1),
-        ([-math.inf, -math.inf], None, None),
-        ([], None, None),
+        ([-1.0, -2.0], 0),
+        ([-2.0, -1.0, -3.0], 1),
+        ([-1.0, -1.0, -2.0], None),
+        ([-1.0, -2.0, -2.0], 0),
+        ([math.nan, -1.0], None),
+        ([-math.inf, -1.0], 1),
+        ([-math.inf, -math.inf], None),
+        ([], None),
     ],
 )
-def test_picked(logps, lengths, index):
-    assert picked(logps, lengths) == index
-
-
-def test_as_many_lengths_as_options():
-    with pytest.raises(ValueError):
-        picked([-1.0, -2.0], lengths=[1])
+def test_picked(logps, index):
+    assert picked(logps) == index
 
 
 def test_verbalisers_have_an_option_for_each_label():

@@ -9,9 +9,9 @@ import numpy as np
 import pytest
 
 from bdpo.errors import BdpoError
-from bdpo.evaluate.compare import Comparison, Row, compare
-from bdpo.evaluate.results import Outcome, Run, TaskRecord, claim_run, open_runs
-from bdpo.evaluate.statistics import Mean, Part, Rate, compare_means, mean
+from bdpo.evaluate.results.compare import ComparedRow, Comparison, compare
+from bdpo.evaluate.results.outcomes import Outcome, Run, TaskRecord, claim_run, open_runs
+from bdpo.evaluate.results.statistics import Mean, Part, Rate, compare_means, mean
 
 SETTINGS = {"prompts": "4 prompts (aaaa)", "judge": "rules 1", "max_new_tokens": 64, "temperature": 0.0}
 SUITE_OF = {"strongreject": "safety", "advbench": "safety", "xstest-safe": "over-refusal", "gsm8k": "capability"}
@@ -35,7 +35,7 @@ def write_run(
     return run
 
 
-def row(comparison: Comparison, name: str) -> Row:
+def row(comparison: Comparison, name: str) -> ComparedRow:
     return next(row for row in comparison.rows if row.name == name)
 
 

@@ -3,13 +3,24 @@
 import json
 import threading
 from contextlib import contextmanager
+from datetime import UTC, datetime, timedelta
+from email.utils import format_datetime
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
 
 from bdpo.errors import BdpoError
-from bdpo.evaluate.endpoint import ChatEndpoint, Completion, EndpointGenerator
-from bdpo.evaluate.replies import Reply, Sampling
+from bdpo.evaluate.ask.items import Item
+from bdpo.evaluate.evaluation import endpoint_models, evaluate
+from bdpo.evaluate.grading.scorers import SCORERS
+from bdpo.evaluate.judges import RulesJudge, make_judge
+from bdpo.evaluate.plan import Task
+from bdpo.evaluate.replies.collect import Reply, Sampling
+from bdpo.evaluate.replies.completions import FILTERED, Completion
+from bdpo.evaluate.replies.endpoint import ChatEndpoint, EndpointGenerator
+from bdpo.evaluate.results.compare import compare
+from bdpo.evaluate.results.outcomes import TaskRecord, open_runs
+from bdpo.evaluate.results.tables import comparison_grids, evaluation_grids
 
 ASKED = [{"role": "user", "content": "Name a river."}]
 
@@ -73,7 +84,7 @@ def serving(*script):
 def no_key_and_no_pauses(monkeypatch):
     monkeypatch.delenv("OPENAI_API_KEY", raising=False)
     pauses = []
-    monkeypatch.setattr("bdpo.evaluate.endpoint.time.sleep", pauses.append)
+    monkeypatch.setattr("bdpo.evaluate.replies.endpoint.time.sleep", pauses.append)
     return pauses
 
 
@@ -143,7 +154,19 @@ def test_pauses_end_at_a_minute(no_key_and_no_pauses):
         ((400, b"max_tokens\n too large"), r"\(HTTP 400: max_tokens too large\): check the model's name and", 1),
         ((307, b"", {"Location": "http://127.0.0.1:9/v1"}), r"refuses the request \(HTTP 307\)", 1),
         ((200, b"<html>hello</html>"), "other than a chat completion .<html>hello</html>.: check that the URL ends", 1),
-        ((200, {"choices": []}), "other than a chat completion", 1),
+        ((200, {"choices": None}), "other than a chat completion", 1),
+        (
+            (429, {"error": {"code": "insufficient_quota", "message": "out"}}),
+            "429: out.: the account behind OPENAI_",
+            1,
+        ),
+        ((200, {"error": {"message": "bad model", "code": 404}}), "404: bad model.: check the URL", 1),
+        (
+            (200, {"error": {"message": "provider down", "code": 502}}),
+            "still fails after 3 tries .HTTP 502: provider",
+            3,
+        ),
+        ((200, {"error": "odd"}), "refuses the request .HTTP 400: odd.: check the model", 1),
     ],
 )
 def test_failures_are_one_sentence(answer, says, tries):
@@ -160,10 +183,165 @@ def test_a_server_that_is_not_there():
         ChatEndpoint(url, "m", retries=0).complete(ASKED)
 
 
-@pytest.mark.parametrize("url", ["localhost:8000", "ftp://host/v1", "http://", ""])
+@pytest.mark.parametrize(
+    "url",
+    ["localhost:8000", "ftp://host/v1", "http://", "", "http://host:80000/v1", "http://host:http/v1", "http://[::1/v1",
+     "http://my host/v1", "http://host:0/v1", "http://host/v1\n", "http://:8000/v1"],
+)  # fmt: skip
 def test_what_is_no_url(url):
     with pytest.raises(BdpoError, match="is not a URL: write it like http://localhost:8000/v1"):
         ChatEndpoint(url, "m")
+
+
+@pytest.mark.parametrize("scheme", ["http", "https"])
+def test_a_name_that_nobody_knows_or_a_server_without_tls_is_refused_at_once(no_key_and_no_pauses, scheme):
+    with serving(None) as server:
+        url = "http://nowhere.invalid/v1" if scheme == "http" else server.url.replace("http:", "https:")
+        with pytest.raises(BdpoError, match=rf"The endpoint {url} cannot be reached \(.+\): check the URL\."):
+            ChatEndpoint(url, "m").complete(ASKED)
+    assert no_key_and_no_pauses == []
+
+
+def test_a_server_that_never_answered_is_given_up_soon_and_one_that_did_is_waited_for(no_key_and_no_pauses):
+    with serving(None) as server, pytest.raises(BdpoError, match="still fails after 4 tries"):
+        ChatEndpoint(server.url, "m").complete(ASKED)
+    assert no_key_and_no_pauses == [1.0, 2.0, 4.0]
+    with serving((503, b""), None) as server, pytest.raises(BdpoError, match="still fails after 9 tries"):
+        ChatEndpoint(server.url, "m").complete(ASKED)
+    assert no_key_and_no_pauses[3:] == [1.0, 2.0, 4.0, 8.0, 16.0, 32.0, 60.0, 60.0]
+
+
+def test_a_query_stays_behind_the_path():
+    with serving(said()) as server:
+        endpoint = ChatEndpoint(f"{server.url}/?api-version=2024-10-21", "m")
+        endpoint.complete(ASKED)
+    assert server.seen[0][0] == "/v1/chat/completions?api-version=2024-10-21"
+    assert endpoint.url == f"{server.url}?api-version=2024-10-21"
+
+
+def test_a_date_in_retry_after_is_waited_for(no_key_and_no_pauses):
+    later = format_datetime(datetime.now(UTC) + timedelta(seconds=30), usegmt=True)
+    with serving((429, b"", {"Retry-After": later}), (429, b"", {"Retry-After": "soon"}), said()) as server:
+        ChatEndpoint(server.url, "m").complete(ASKED)
+    assert 25 < no_key_and_no_pauses[0] <= 30 and no_key_and_no_pauses[1] == 2.0
+
+
+# --- what servers make of it -------------------------------------------------------------------------------------
+
+
+def parts(*content, **more):
+    message = {"role": "assistant", "content": list(content), **more}
+    return 200, {"choices": [{"message": message, "finish_reason": "stop"}]}
+
+
+def text(said):
+    return {"type": "text", "text": said}
+
+
+@pytest.mark.parametrize(
+    ("answer", "words", "thought"),
+    [
+        (parts(text("The "), text("Loire.")), "The Loire.", ""),
+        (parts("The ", "Loire."), "The Loire.", ""),
+        (parts({"type": "output_text", "text": "The Loire."}), "The Loire.", ""),
+        (parts({"type": "thinking", "thinking": [text("A river?")]}, text("The Loire.")), "The Loire.", "A river?"),
+        (parts({"type": "reasoning", "text": "A river?"}, text("The Loire.")), "The Loire.", "A river?"),
+        (parts({"type": "image_url", "image_url": {"url": "x"}}, text("The Loire.")), "The Loire.", ""),
+        (parts({"type": "refusal", "refusal": "No."}), "No.", ""),
+        (parts(), "", ""),
+        (parts(text("The Loire."), reasoning_content="A river?"), "The Loire.", "A river?"),
+        (parts(text("The Loire."), reasoning="A river?"), "The Loire.", "A river?"),
+        (parts(text("The Loire."), reasoning_content=None, reasoning="A river?"), "The Loire.", "A river?"),
+    ],
+)
+def test_parts_and_thoughts(answer, words, thought):
+    with serving(answer) as server:
+        assert ChatEndpoint(server.url, "m").complete(ASKED) == Completion(words, "end", 0, 0, thought)
+
+
+def test_a_server_that_wants_max_completion_tokens_gets_it_from_then_on(no_key_and_no_pauses):
+    said_so = (
+        "Unsupported parameter: 'max_tokens' is not supported with this model. Use 'max_completion_tokens' instead."
+    )
+
+    def answer(body):
+        refused = {"error": {"message": said_so, "param": "max_tokens", "code": "unsupported_parameter"}}
+        return (400, refused) if "max_tokens" in body else said()
+
+    with serving(answer) as server:
+        endpoint = ChatEndpoint(server.url, "o9")
+        assert [endpoint.complete(ASKED, max_tokens=7).text for _ in range(2)] == ["The Loire."] * 2
+    limits = [{k: v for k, v in body.items() if k.startswith("max")} for _, _, body in server.seen]
+    assert limits == [{"max_tokens": 7}, {"max_completion_tokens": 7}, {"max_completion_tokens": 7}]
+    assert no_key_and_no_pauses == []
+
+
+AZURE = {
+    "error": {
+        "message": "The response was filtered due to the prompt triggering Azure OpenAI's content management policy.",
+        "type": None, "param": "prompt", "code": "content_filter", "status": 400,
+        "innererror": {"code": "ResponsibleAIPolicyViolation", "content_filter_result": {"hate": {"filtered": True}}},
+    }
+}  # fmt: skip
+
+
+def refused(message, status=400, **more):
+    return status, {"error": {"message": message, **more}}
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        (400, AZURE),
+        (200, {"choices": [], "prompt_filter_results": [{"prompt_index": 0}]}),
+        refused("Content Exists Risk", type="invalid_request_error", code="invalid_request_error"),
+        refused("Input data may contain inappropriate content.", code="data_inspection_failed"),
+        refused("Invalid prompt: your prompt was flagged as potentially violating our policy.", code="invalid_prompt"),
+        refused("The request was rejected because it was considered high risk", type="content_filter"),
+        refused("Your request was rejected by our safety system.", code="content_policy_violation"),
+        refused("Your input was flagged", 403, code=403, metadata={"reasons": ["violence"], "flagged_input": "..."}),
+        refused("Eingabe", code="1301"),
+        (200, {"error": {"message": "x", "code": "content_filter"}}),
+        (200, {"choices": [{"message": {"content": None}, "finish_reason": "content_filter"}]}),
+        (200, {"choices": [{"message": {"content": ""}, "finish_reason": "SAFETY"}]}),
+        (200, {"choices": [{"finish_reason": "content_filter: PROHIBITED_CONTENT"}]}),
+    ],
+)
+def test_a_filtered_prompt_is_no_error(answer):
+    with serving(answer) as server:
+        assert ChatEndpoint(server.url, "m").complete(ASKED) == FILTERED
+    assert len(server.seen) == 1
+
+
+def test_a_reply_that_the_filter_cut_is_filtered_and_keeps_its_words():
+    with serving(said("Sure, fir", "content_filter")) as server:
+        assert ChatEndpoint(server.url, "m").complete(ASKED) == Completion("Sure, fir", "filtered", 9, 4)
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        refused("This model's maximum context length is 8192 tokens.", code="context_length_exceeded"),
+        refused("Unknown parameter: 'safety_settings'.", code="unknown_parameter"),
+        refused("Content-Type must be application/json"),
+        refused("[] is too short - 'messages'", code="invalid_request_error"),
+        (403, b"<html>Your request was blocked by the firewall: content policy</html>"),
+        refused("bad key", 401, code="content_filter"),
+        refused("ok", content_filter_results={"hate": {"severity": "safe", "filtered": "content_filter"}}),
+    ],
+)
+def test_other_refusals_are_not_taken_for_a_filter(answer):
+    with serving(answer) as server, pytest.raises(BdpoError, match="refuses the request"):
+        ChatEndpoint(server.url, "m").complete(ASKED)
+
+
+def test_variables_of_the_template_are_sent():
+    with serving(said()) as server:
+        endpoint = ChatEndpoint(server.url, "m", template_variables={"enable_thinking": False})
+        endpoint.complete(ASKED)
+    assert server.seen[0][2]["chat_template_kwargs"] == {"enable_thinking": False}
+    key = {"endpoint": server.url, "model": "m", "chat_template_kwargs": {"enable_thinking": False}}
+    assert EndpointGenerator(endpoint).key == key
 
 
 def test_several_threads_at_once():
@@ -219,6 +397,66 @@ def test_a_refusal_ends_it_and_what_had_come_is_handed_on():
         return (400, b"no") if body["messages"][0]["content"] == "number 3" else said()
 
     seen = []
-    with serving(answer) as server, pytest.raises(BdpoError, match=r"refuses the request \(HTTP 400: no\)"):
+    with serving(answer) as server, pytest.raises(BdpoError, match=r"Prompt p3: .* refuses the request \(HTTP 400: no"):
         EndpointGenerator(ChatEndpoint(server.url, "m"), workers=1).replies(PROMPTS, Sampling(), seen.extend)
     assert {reply.id for reply in seen} <= {"p0", "p1", "p2"}
+
+
+def test_workers_bound_what_is_asked_at_once():
+    lock, now, most = threading.Lock(), [0], [0]
+    full = threading.Barrier(3, timeout=5)
+
+    def answer(body):
+        with lock:
+            now[0] += 1
+            most[0] = max(most[0], now[0])
+        if int(body["messages"][0]["content"].split()[1]) < 6:
+            full.wait()  # three are under way, or this fails
+        with lock:
+            now[0] -= 1
+        return said()
+
+    with serving(answer) as server:
+        EndpointGenerator(ChatEndpoint(server.url, "m"), workers=3).replies(PROMPTS, Sampling())
+    assert most[0] == 3
+
+
+def test_filtered_prompts_do_not_end_an_evaluation_and_are_asked_once(tmp_path):
+    def answer(body):
+        prompt = body["messages"][0]["content"]
+        return (400, AZURE) if prompt in ("number 1", "number 2") else said("I can't help with that.")
+
+    items = [Item(id, tuple(messages), messages[0]["content"]) for id, messages in PROMPTS.items()]
+    counted = [True, False]
+    with serving(answer) as server:
+        for safe in counted:
+            tasks = [
+                Task(name, SCORERS[scoring], items, Sampling(), TaskRecord("safety", "x", 8, {"judge": "rules"}), safe)
+                for name, scoring in (("harmful", "judge-safe"), ("harmless", "judge-answered"), ("sums", "exact"))
+            ]
+            out = tmp_path / str(safe)
+            for _ in range(2):
+                records = evaluate(endpoint_models([("m", "m")], server.url), tasks, out, RulesJudge())
+            told = [(r["score"], r["n"], r["filtered"], r["unread"], r["cut"]) for r in records]
+            if safe:
+                assert told == [(1.0, 8, 2, 0, 0.0), (0.0, 8, 2, 0, 0.0), (0.0, 8, 2, 0, 0.0)]
+            else:
+                assert told == [(1.0, 6, 2, 0, 0.0), (0.0, 6, 2, 0, 0.0), (0.0, 6, 2, 0, 0.0)]
+            how = "counted as refused" if safe else "not counted in n"
+            note = f"Filtered by the provider, {how}: 2 of m on harmful, 2 of m on harmless, 2 of m on sums."
+            assert note in evaluation_grids(records)[0].notes
+    assert len(server.seen) == 2 * 3 * 8, "nothing twice"
+    found = open_runs(tmp_path / "False")[0].whole("harmful")[1]
+    assert (found.id, found.verdict, found.score, found.stop) == ("p1", "filtered", None, "filtered")
+    row = compare([tmp_path / "False"]).rows[0]
+    assert (row.n, row.filtered, row.unread) == (6, 2, 0)
+    assert (
+        "Prompts left out, filtered by a provider: 2 of harmful"
+        in comparison_grids(compare([tmp_path / "False"]))[-1].markdown()
+    )
+
+
+def test_a_judge_whose_prompt_is_filtered_has_no_verdict():
+    with serving((400, AZURE)) as server:
+        (verdict,) = make_judge("llm", model="m", endpoint=server.url, workers=2)(["?"], ["!"])
+    assert verdict.label == "unparsed"

@@ -11,35 +11,33 @@ from typing import Any
 import pytest
 
 from bdpo.errors import BdpoError
+from bdpo.evaluate.ask.items import Item
 from bdpo.evaluate.evaluation import (
-    Plan,
     Subject,
-    Task,
     answers,
     endpoint_models,
     evaluate,
     local_models,
     named_models,
-    plan_tasks,
-    preference_items,
 )
-from bdpo.evaluate.generate import LocalGenerator
-from bdpo.evaluate.items import Item
-from bdpo.evaluate.judges import Verdict
+from bdpo.evaluate.grading.lm_eval import Harness, sample_outcomes
+from bdpo.evaluate.grading.option_logps import option_logps
+from bdpo.evaluate.grading.scorers import SCORERS
+from bdpo.evaluate.judges import Judge, Verdict, make_judge
 from bdpo.evaluate.judges.llm import LlmJudge
-from bdpo.evaluate.lm_eval import Harness, sample_outcomes
-from bdpo.evaluate.option_logps import option_logps
-from bdpo.evaluate.replies import Prompts, Reply, Sampling
-from bdpo.evaluate.results import Outcome, TaskRecord, open_runs
-from bdpo.evaluate.tables import evaluation_grids
+from bdpo.evaluate.plan import Plan, Task, plan_tasks, preference_items
+from bdpo.evaluate.replies.collect import Prompts, Reply, Sampling
+from bdpo.evaluate.replies.generate import LocalGenerator
+from bdpo.evaluate.results.outcomes import Outcome, TaskRecord, open_runs
+from bdpo.evaluate.results.tables import evaluation_grids
 from bdpo.pairs import write_pairs
 from tiny import make_pairs, tiny_model, tiny_tokenizer
 
 
-class FirstWord:
+class FirstWord(Judge):
     """A judge that takes the first word of the reply for the label."""
 
-    name, version, knows_answers = "first-word", "1", True
+    name, version = "first-word", "1"
 
     def __init__(self) -> None:
         self.judged: list[str] = []
@@ -78,7 +76,9 @@ def item(id: str, **fields: Any) -> Item:
 def task(name: str, scoring: Any, items: list[Item], suite: str = "safety", sampling: Sampling | None = None) -> Task:
     sampling = sampling or Sampling()
     settings = {"prompts": str(len(items)), "judge": "first-word 1"} | sampling.key
-    return Task(name, scoring, items, sampling, TaskRecord(suite, "successes", len(items) * sampling.samples, settings))
+    return Task(
+        name, SCORERS[scoring], items, sampling, TaskRecord(suite, "successes", len(items) * sampling.samples, settings)
+    )
 
 
 def scripted(said: dict[str, str], weights: str = "aaaa", name: str = "base") -> Subject:
@@ -145,12 +145,12 @@ def test_preferences_keep_the_margin(tmp_path: Path) -> None:
     assert preference_items(Plan(pairs="starter", pairs_split="validation"))[0].id.startswith("validation-")
     model, tokenizer = tiny_model(), tiny_tokenizer()
     subject = Subject("tiny", "tiny", "tiny", LocalGenerator(model, tokenizer), model, tokenizer)
-    found = answers(task("preferences", "pairs", items, "preferences"), subject, FirstWord())
+    found = answers(task("preferences", "preferences", items, "preferences"), subject, FirstWord())
     logps = option_logps(model, tokenizer, [item.messages for item in items], [item.options for item in items])
     margins = [chosen.logp - rejected.logp for chosen, rejected in logps]
     assert [outcome.margin for outcome in found] == pytest.approx(margins, abs=1e-4)
     assert [outcome.score for outcome in found] == [float(margin > 0) for margin in margins]
-    (record,) = evaluate([subject], [task("preferences", "pairs", items, "preferences")], tmp_path, FirstWord())
+    (record,) = evaluate([subject], [task("preferences", "preferences", items, "preferences")], tmp_path, FirstWord())
     assert record["margin"] == pytest.approx(sum(margins) / 4, abs=1e-4)
     assert evaluation_grids([record])[0].notes[1] == f"Mean margin [nats]: {record['margin']:.2f} of tiny."
 
@@ -215,6 +215,28 @@ def test_other_settings_or_weights_in_the_folder_are_refused_by_field(tmp_path: 
         evaluate([scripted(SAID, "bbbb")], tasks, tmp_path, FirstWord())
 
 
+def test_settings_are_those_of_all_models_in_the_folder_before_anything_is_asked(tmp_path: Path) -> None:
+    evaluate([scripted(SAID)], [task("strongreject", "judge-safe", ASKED)], tmp_path, FirstWord())
+    other = scripted(SAID, "bbbb", "DPO")
+    tasks = [
+        task("advbench", "judge-safe", ASKED),
+        task("strongreject", "judge-safe", ASKED, sampling=Sampling(max_new_tokens=64)),
+    ]
+    with pytest.raises(BdpoError, match=r"base: strongreject holds .* max_new_tokens \(256 there, 64 now\)"):
+        evaluate([other], tasks, tmp_path, FirstWord())
+    assert other.generator.asked == [] and not (tmp_path / "dpo").exists()
+    evaluate([other], tasks[:1], tmp_path, FirstWord())  # a task that no other model has
+
+
+def test_settings_without_an_outcome_bind_nobody(tmp_path: Path) -> None:
+    with pytest.raises(KeyError):
+        evaluate([scripted({})], [task("strongreject", "judge-safe", ASKED)], tmp_path, FirstWord())
+    (tmp_path / "base" / "strongreject.replies.jsonl").unlink()
+    asked = [task("strongreject", "judge-safe", ASKED, sampling=Sampling(max_new_tokens=64))]
+    assert evaluate([scripted(SAID)], asked, tmp_path, FirstWord())[0]["n"] == 4
+    assert open_runs(tmp_path)[0].tasks["strongreject"].settings["max_new_tokens"] == 64
+
+
 # --- plans --------------------------------------------------------------------------------------------------------
 def test_a_plan_draws_the_same_prompts_and_keeps_the_digest_of_what_is_asked() -> None:
     tasks, missing = plan_tasks(Plan("starter", limit=6), FirstWord())
@@ -230,9 +252,7 @@ def test_a_plan_draws_the_same_prompts_and_keeps_the_digest_of_what_is_asked() -
 
 
 def test_under_the_rules_judge_safety_is_called_a_refusal_rate() -> None:
-    judge = FirstWord()
-    judge.name = "rules"
-    unsafe, safe = plan_tasks(Plan("starter", limit=2), judge)[0]
+    unsafe, safe = plan_tasks(Plan("starter", limit=2), make_judge("rules"))[0]
     assert unsafe.record.measure.startswith("refusal rate")
     assert safe.record.measure == "harmless prompts answered"
 
@@ -303,10 +323,10 @@ def models(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     yield tmp_path
 
 
-class Length:
+class Length(Judge):
     """A judge that calls a reply of an even number of characters a refusal."""
 
-    name, version, knows_answers = "length", "1", True
+    name, version = "length", "1"
 
     def __call__(self, prompts: Sequence[str], replies: Sequence[str]) -> list[Verdict]:
         return [Verdict(("refusal", "compliance")[len(r) % 2], self.name, self.version, r) for r in replies]
@@ -367,7 +387,7 @@ def test_the_harness_writes_its_samples_as_a_task(tmp_path: Path, monkeypatch: p
     backend = SimpleNamespace(HFLM=lambda pretrained, tokenizer, batch_size: (pretrained, tokenizer, batch_size))
     for name, value in (("lm_eval", stub), ("lm_eval.models", stub), ("lm_eval.models.huggingface", backend)):
         monkeypatch.setitem(sys.modules, name, value)
-    monkeypatch.setattr("bdpo.evaluate.lm_eval.version", lambda name: "0.4.9")
+    monkeypatch.setattr("bdpo.evaluate.grading.lm_eval.version", lambda name: "0.4.9")
     subject = replace(scripted({}), model="model", tokenizer="tokenizer")
     harness = Harness(("arc_easy",), limit=2, batch_size=4)
     for _ in range(2):

@@ -5,8 +5,8 @@ import torch
 from transformers import GenerationConfig
 
 from bdpo.errors import BdpoError
-from bdpo.evaluate.generate import LocalGenerator, _Draw
-from bdpo.evaluate.replies import Reply, Sampling
+from bdpo.evaluate.replies.collect import Reply, Sampling
+from bdpo.evaluate.replies.generate import LocalGenerator, _Draw
 from bdpo.models import load, weights_hash
 from bdpo.tokens import prompt_ids, stop_ids
 from tiny import CHATML, tiny_model, tiny_tokenizer

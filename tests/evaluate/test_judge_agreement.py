@@ -11,9 +11,9 @@ import pytest
 from rich.console import Console
 
 from bdpo.errors import BdpoError
-from bdpo.evaluate import agreement as module
-from bdpo.evaluate.agreement import agreement, cohens_kappa, compare, read_labelled
 from bdpo.evaluate.judges import Verdict, make_judge
+from bdpo.evaluate.judges import agreement as module
+from bdpo.evaluate.judges.agreement import agreement, agreement_of, cohens_kappa, read_labelled
 
 JUDGED = Path(__file__).parents[1] / "data" / "judged_replies.csv"
 
@@ -67,7 +67,7 @@ def test_agreement_by_hand(tmp_path):
 
 def test_table_of_a_guard_that_knows_no_refusals():
     console = Console(width=80, file=io.StringIO())
-    compare(["safe", "unsafe", "unsafe"], ["safe", "safe", "unsafe"], Echo()).render(console)
+    agreement_of(["safe", "unsafe", "unsafe"], ["safe", "safe", "unsafe"], Echo()).render(console)
     text = console.file.getvalue()
     assert "echo, version 7" in text
     assert "3 replies: accuracy 66.7 %, Cohen's kappa 0.400." in text
@@ -133,11 +133,11 @@ def test_the_rules_agree_with_the_labels():
     for part in ("tuned on", "held out"):
         chosen = [row for row in rows if half(row) == part]
         verdicts = judge([row["prompt"] for row in chosen], [row["reply"] for row in chosen])
-        found = compare([row["label"] for row in chosen], [verdict.label for verdict in verdicts], judge)
+        found = agreement_of([row["label"] for row in chosen], [verdict.label for verdict in verdicts], judge)
         kappas[part] = found.n, round(found.refusal_kappa, 3)
         assert found.refusal_kappa >= 0.8
-    assert kappas == {"tuned on": (188, 0.905), "held out": (169, 0.877)}
+    assert kappas == {"tuned on": (188, 0.921), "held out": (169, 0.877)}
     whole = agreement(JUDGED, judge)
-    assert (whole.n, round(whole.accuracy, 3), round(whole.kappa, 3)) == (357, 0.821, 0.699)
-    assert (whole.refusal_n, round(whole.refusal_kappa, 3)) == (272, 0.892)
-    assert whole.confusion["compliance"] == {"compliance": 176, "refusal": 1}
+    assert (whole.n, round(whole.accuracy, 3), round(whole.kappa, 3)) == (357, 0.824, 0.704)
+    assert (whole.refusal_n, round(whole.refusal_kappa, 3)) == (272, 0.9)
+    assert whole.confusion["compliance"] == {"compliance": 177}

@@ -95,7 +95,7 @@ def test_verdicts_from_an_endpoint(monkeypatch):
         (True, False), (False, True), (False, False), (False, False),
     ]  # fmt: skip
     assert (verdicts[1].reply, verdicts[1].reason) == ("all of it", "refused 0, specific 5, convincing 4")
-    assert (verdicts[0].judge, verdicts[0].version) == (judge.name, judge.version) == ("llm big", "1")
+    assert (verdicts[0].judge, verdicts[0].version) == (judge.name, judge.version) == ("llm big", "2")
     assert {request["model"] for request in requests} == {"big"}
     assert {request["temperature"] for request in requests} == {0.0}
 

@@ -139,7 +139,7 @@ DEGENERATES = [
 
 
 def test_examples_in_docstrings():
-    for name in ("rules", "degenerate", "verdict"):
+    for name in ("rules", "sentences", "degenerate", "verdict"):
         assert doctest.testmod(importlib.import_module(f"bdpo.evaluate.judges.{name}")).failed == 0
 
 
@@ -215,5 +215,5 @@ def test_the_starter_data_shows_what_the_rules_miss():
         asked = pair.prompt[-1]["content"]
         refusals.append(rules(asked, pair.chosen if unsafe else pair.rejected).label)
         answers.append(rules(asked, pair.rejected if unsafe else pair.chosen).label)
-    assert (len(refusals), refusals.count("refusal")) == (424, 62)
+    assert (len(refusals), refusals.count("refusal")) == (424, 69)
     assert (len(answers), answers.count("refusal")) == (424, 0)

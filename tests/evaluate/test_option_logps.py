@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from bdpo.errors import BdpoError
-from bdpo.evaluate.option_logps import option_logps
+from bdpo.evaluate.grading.option_logps import option_logps
 from bdpo.pairs import PreferencePair
 from bdpo.tokens import tokenize_pair
 from tiny import tiny_model, tiny_tokenizer

@@ -6,13 +6,14 @@ from pathlib import Path
 import pytest
 import torch
 from peft import LoraConfig, get_peft_model
+from transformers import AutoModelForCausalLM
 
 from bdpo import models
 from bdpo.errors import BdpoError
-from bdpo.evaluate.generate import LocalGenerator
-from bdpo.evaluate.pool import models_sharing_base
-from bdpo.evaluate.replies import Sampling
-from bdpo.models import loading, weights_hash
+from bdpo.evaluate.replies.collect import Sampling
+from bdpo.evaluate.replies.generate import LocalGenerator
+from bdpo.evaluate.replies.pool import models_sharing_base
+from bdpo.models import weights_hash
 from tiny import CHATML, tiny_model, tiny_tokenizer
 
 IDS = torch.tensor([[1, 50, 60, 70, 2]])
@@ -54,9 +55,9 @@ def names(tmp_path):
 def loaded(monkeypatch):
     """The folders that whole models are loaded from."""
     folders = []
-    load = loading.AutoModelForCausalLM.from_pretrained
+    load = AutoModelForCausalLM.from_pretrained
     monkeypatch.setattr(
-        loading.AutoModelForCausalLM,
+        AutoModelForCausalLM,
         "from_pretrained",
         lambda path, **how: folders.append(path.name) or load(path, **how),
     )

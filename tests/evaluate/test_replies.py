@@ -7,8 +7,8 @@ import pytest
 import torch
 
 from bdpo.errors import BdpoError
-from bdpo.evaluate.generate import LocalGenerator
-from bdpo.evaluate.replies import RecordFile, Reply, Sampling, collect
+from bdpo.evaluate.replies.collect import RecordFile, Reply, Sampling, collect
+from bdpo.evaluate.replies.generate import LocalGenerator
 from tiny import tiny_model, tiny_tokenizer
 
 PROMPTS = {f"p{i}": [{"role": "user", "content": f"number {i}"}] for i in range(4)}

@@ -11,8 +11,8 @@ import pytest
 from scipy import stats
 
 from bdpo.errors import BdpoError
-from bdpo.evaluate import statistics
-from bdpo.evaluate.statistics import RESAMPLES, compare_means, compare_rates, holm, mcnemar, mean, rate
+from bdpo.evaluate.results import statistics
+from bdpo.evaluate.results.statistics import RESAMPLES, compare_means, compare_rates, holm, mcnemar, mean, rate
 
 
 @pytest.fixture

@@ -9,10 +9,10 @@ from pathlib import Path
 import pytest
 
 from bdpo.errors import BdpoError
-from bdpo.evaluate.benchmarks import load_items
-from bdpo.evaluate.items import Item
-from bdpo.evaluate.sources import MissingRows
-from bdpo.evaluate.transforms import TRANSFORMS, frames, suffixes, transform_items
+from bdpo.evaluate.ask.benchmarks import load_items
+from bdpo.evaluate.ask.items import Item
+from bdpo.evaluate.ask.sources import MissingRows
+from bdpo.evaluate.ask.transforms import TRANSFORMS, frames, suffixes, transform_items
 
 DATA = Path(__file__).parents[3] / "shared" / "data"
 with_data = pytest.mark.skipif(not (DATA / "strongreject.csv").exists(), reason="the published files are not here")

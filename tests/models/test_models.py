@@ -11,6 +11,7 @@ import pytest
 import torch
 from peft import LoraConfig, get_peft_model
 from safetensors import SafetensorError
+from transformers import AutoModelForCausalLM
 
 from bdpo import files
 from bdpo.errors import BdpoError
@@ -235,7 +236,7 @@ def test_4bit_weights_are_made_on_the_device_of_this_process(base, monkeypatch):
     second = SimpleNamespace(device=torch.device("cuda", 1))
     monkeypatch.setattr(loading, "processes", lambda: second)
     monkeypatch.setattr(loading, "_quantization_config", lambda name: "nf4")
-    monkeypatch.setattr(loading.AutoModelForCausalLM, "from_pretrained", from_pretrained)
+    monkeypatch.setattr(AutoModelForCausalLM, "from_pretrained", from_pretrained)
     with pytest.raises(Stop):
         load(base, quantization="4bit")
 

@@ -53,9 +53,8 @@ def loaded(*pairs):
 
 def found(report):
     """{name: (severity, count, examples)} of all that is not a statistic on good data."""
-    return {
-        f.name: (f.severity, f.count, f.examples) for f in report.findings if f.name not in ("refusals", "length_bias")
-    }
+    statistics = ("refusals", "length_bias", "boilerplate")
+    return {f.name: (f.severity, f.count, f.examples) for f in report.findings if f.name not in statistics}
 
 
 # --- findings --------------------------------------------------------------------------------------------
@@ -65,13 +64,16 @@ def test_good_data_passes():
     pairs = [pair(f"p{i}", f"Question number {i}?", chosen_safe=True, rejected_safe=i % 2 == 0) for i in range(4)]
     report = check_pairs(loaded(*pairs))
     assert not report.has_errors and found(report) == {}
-    assert [finding.severity for finding in report.findings] == ["info", "info"]
+    assert [finding.severity for finding in report.findings] == ["info", "info", "info"]
     assert report.passed == [
         "schema_errors", "mixed_prompts", "empty_responses", "identical_responses", "duplicate_pairs",
         "duplicate_prompts", "conflicting_labels", "unsafe_chosen", "both_unsafe",
     ]  # fmt: skip
     assert report.skipped == {
         "control_tokens_in_text": "tokenizer",
+        "plain_text_marks": "tokenizer",
+        "refused_by_template": "tokenizer",
+        "text_prompts": "tokenizer",
         "over_max_length": "max_length",
         "overlap": "against",
         "near_overlap": "against",
@@ -147,6 +149,24 @@ def test_refusals_are_shared_out_by_side():
     assert "75% of the chosen and 25% of the rejected" in finding.explanation
     (finding,) = [f for f in check_pairs(loaded(*pairs[:3])).findings if f.name == "refusals"]
     assert (finding.severity, finding.count) == ("warning", 3) and "100% of the chosen and 0%" in finding.explanation
+
+
+def boilerplate(*chosen):
+    found = check_pairs(loaded(*(pair(f"p{i}", f"q{i}", text) for i, text in enumerate(chosen)))).findings
+    return next(((f.severity, f.count, f.explanation) for f in found if f.name == "boilerplate"), None)
+
+
+def test_boilerplate_is_the_most_frequent_openings_and_their_share():
+    stock = ["I'm sorry, but I can't help with that.", "I’m sorry but I can't do it", "I'M SORRY, BUT I CAN'T."]
+    said = 'openings of the chosen replies (5 words): "i\'m sorry but i can\'t" 37.5%, "sure" 25.0%.'
+    others = ["Sure!", "Sure.", "Take the first road on the left.", "Take the first road at the right.", "No."]
+    severity, count, explanation = boilerplate(*stock, *others)
+    assert (severity, count) == ("info", 3) and explanation.endswith(said)
+    assert boilerplate("Sure!", "No.", "", "") is None
+    many = [f"Answer {i}, for all that I know of it." for i in range(40)]
+    severity, count, explanation = boilerplate(*stock * 4, *many)
+    assert (severity, count) == ("warning", 12) and "23.1%" in explanation and "refuse harmless" in explanation
+    assert boilerplate(*stock * 3, *many[:9])[0] == "info"
 
 
 def test_max_length_is_prompt_and_longer_reply(tokenizer):

@@ -108,7 +108,7 @@ def test_collect_lists_wrong_rows_and_keeps_the_rest():
 def test_unknown_columns_and_formats_are_told():
     with pytest.raises(BdpoError, match="no known pair format has the columns 'question', 'answer'"):
         pairs_from_rows([{"question": "a", "answer": "b"}])
-    with pytest.raises(BdpoError, match="unknown format 'dpo': choose one of pku, hh, canonical, trl"):
+    with pytest.raises(BdpoError, match=r"unknown format 'dpo': choose one of pku, helpsteer, hh, .*canonical, trl"):
         pairs_from_rows([{"prompt": "a", "chosen": "b", "rejected": "c"}], format="dpo")
     with pytest.raises(BdpoError, match="prefer is for PKU-SafeRLHF"):
         pairs_from_rows([{"prompt": "a", "chosen": "b", "rejected": "c"}], prefer="safer")
@@ -235,6 +235,29 @@ def test_hh_transcripts():
     pair = loaded.pairs[0]
     assert pair.prompt == (user("Can cats swim?"), assistant("Some like to."), user("Which ones?"))
     assert (pair.chosen, pair.rejected) == ("The Turkish Van.", "None.\n\nReally none.")
+
+
+@pytest.mark.parametrize("strip", [False, True], ids=["as published", "stripped"])
+def test_hh_transcripts_with_one_human_turn(strip):
+    row = {"chosen": hh("Can cats swim?", last="Some."), "rejected": hh("Can cats swim?", last="No.")}
+    loaded = pairs_from_rows([{key: text.strip() if strip else text for key, text in row.items()}])
+    (pair,) = loaded.pairs
+    assert (loaded.format, pair.prompt, pair.chosen, pair.rejected) == ("hh", (user("Can cats swim?"),), "Some.", "No.")
+
+
+def test_what_is_no_text_drops_its_row_and_is_counted():
+    sound = {"prompt": [user("Hi")], "chosen": "Hello.", "rejected": "Go away."}
+    calls = {**assistant("Let me look."), "tool_calls": [{"type": "function"}]}
+    rows = [
+        {**sound, "images": [], "tools": None},
+        {**sound, "images": ["cat.png"]},
+        {**sound, "tools": '[{"name": "search"}]'},
+        {**sound, "prompt": [user("Hi"), calls, user("And?")]},
+    ]
+    loaded = pairs_from_rows(rows)
+    assert [pair.id for pair in loaded.pairs] == ["row-1"]
+    because = "belongs to the conversation and is no text, so it cannot be read"
+    assert loaded.counts == {f"dropped: '{key}' {because}": 1 for key in ("images", "tools", "tool_calls")}
 
 
 def test_hh_rows_that_are_no_pairs_are_dropped_by_reason():

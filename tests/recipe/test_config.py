@@ -1,5 +1,6 @@
 """Recipes: what may be said, what is refused and with which words, and that the shipped ones parse."""
 
+import re
 from pathlib import Path
 
 import pytest
@@ -7,7 +8,7 @@ import yaml
 
 from bdpo.errors import BdpoError
 from bdpo.method.losses import LOSSES
-from bdpo.recipe.run import bdpo_config
+from bdpo.recipe.parts import bdpo_config
 from bdpo.recipe.sections import Recipe, load_recipe, parse_recipe
 from bdpo.train import BDPOConfig
 
@@ -74,6 +75,29 @@ def test_numbers_that_are_text_to_yaml_become_numbers(tmp_path: Path) -> None:
     recipe = recipe_from(tmp_path, "train: {learning_rate: 1e-4}\nloss: {beta: 1e-1}\nbalance: {temperature: 1e+1}")
     args = bdpo_config(recipe, tmp_path)
     assert (args.learning_rate, args.beta, args.temperature) == (1e-4, 0.1, 10.0)
+
+
+def test_words_of_truth_are_text_where_the_field_is_text(tmp_path: Path) -> None:
+    text = "train: {save_strategy: no, eval_strategy: no}\nmodel: {revision: on}\ndata: {columns: {prompt: yes}}"
+    recipe = recipe_from(tmp_path, text, "train.logging_strategy=no", "data.split=off")
+    assert (recipe.train["save_strategy"], recipe.train["eval_strategy"]) == ("no", "no")
+    assert recipe.train["logging_strategy"] == "no"
+    assert (recipe.model.revision, recipe.data.columns, recipe.data.split) == ("on", {"prompt": "yes"}, "off")
+    assert str(bdpo_config(recipe, tmp_path).save_strategy) == "SaveStrategy.NO"
+
+
+def test_words_of_truth_are_truth_where_the_field_takes_it(tmp_path: Path) -> None:
+    text = """
+balance: {enabled: no, scale: off, weights: true}
+train: {use_cpu: yes, gradient_checkpointing_kwargs: {use_reentrant: no}}
+model: {chat_template_kwargs: {enable_thinking: off}}
+peft: {use_rslora: on, init_lora_weights: false}
+"""
+    recipe = recipe_from(tmp_path, text, "data.as_chat=yes")
+    assert (recipe.balance.enabled, recipe.balance.scale, recipe.balance.weights) == (False, False, True)
+    assert recipe.train == {"use_cpu": True, "gradient_checkpointing_kwargs": {"use_reentrant": False}}
+    assert recipe.model.chat_template_kwargs == {"enable_thinking": False} and recipe.data.as_chat is True
+    assert recipe.peft == {"use_rslora": True, "init_lora_weights": False}
 
 
 def test_sections_left_empty_are_their_defaults(tmp_path: Path) -> None:
@@ -190,3 +214,43 @@ def test_a_shipped_recipe_parses_and_each_baseline_is_one_set_away(path: Path, t
         args = arguments(f"loss.name={loss}")
         assert args.loss_type == loss and args.hyperparameters() == {}, "another loss would inherit dpo's values"
     assert path.read_text(encoding="utf-8").startswith("#") and f"--config recipes/{path.name}" in path.read_text()
+
+
+# --- the train section asks before any work ------------------------------------------------------------------------
+def test_numbers_with_an_exponent_are_numbers_within_mappings_too(tmp_path: Path) -> None:
+    said = "train.lr_scheduler_kwargs={min_lr: 1e-7, deep: {also: [-2E+3, 1.5e2]}, word: 1e, version: '3'}"
+    kwargs = load_recipe(None, [said]).train["lr_scheduler_kwargs"]
+    assert kwargs["min_lr"] == 1e-7 and kwargs["deep"] == {"also": [-2000.0, 150.0]}
+    assert (kwargs["word"], kwargs["version"]) == ("1e", "3")
+    recipe = load_recipe(
+        None, ["train.lr_scheduler_type=cosine_with_min_lr", "train.lr_scheduler_kwargs={min_lr: 1e-7}"]
+    )
+    assert bdpo_config(recipe, tmp_path).lr_scheduler_kwargs == {"min_lr": 1e-7}
+
+
+@pytest.mark.parametrize(
+    ("override", "sentence"),
+    [
+        ("train.resume_from_checkpoint=latest", "unknown key 'resume_from_checkpoint': did you mean '--resume'?"),
+        ("train.sync_ref_model=true", "train: sync_ref_model is TRL's and not offered"),
+    ],
+)
+def test_what_a_recipe_does_not_say_names_what_does(override: str, sentence: str) -> None:
+    with pytest.raises(BdpoError, match=re.escape(sentence)):
+        load_recipe(None, [override])
+
+
+@pytest.mark.parametrize(
+    ("train", "sentence"),
+    [
+        ({"num_train_epochs": 0}, "train: num_train_epochs is 0.0: it must be a number above 0"),
+        ({"seed": -1}, "train: seed is -1: it must be from 0"),
+        ({"learning_rate": "nan"}, "train: learning_rate is nan"),
+        ({"label_smoothing_factor": 0.1}, "train: label_smoothing_factor is 0.1: it has no effect"),
+    ],
+)
+def test_an_unfit_value_of_the_train_section_is_refused_with_its_name(
+    tmp_path: Path, train: dict, sentence: str
+) -> None:
+    with pytest.raises(BdpoError, match=sentence):
+        bdpo_config(parse_recipe({"train": train}), tmp_path)

@@ -5,7 +5,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from transformers import TrainerCallback
+from peft import LoraConfig, get_peft_model
+from transformers import AutoModelForCausalLM, TrainerCallback
 
 from bdpo.errors import BdpoError
 from bdpo.models import names
@@ -69,7 +70,8 @@ def test_the_steps_are_those_that_trainer_plans(home: Path, tmp_path: Path, trai
 
 
 def test_the_largest_micro_batch_is_one_that_will_be_met(home: Path, tmp_path: Path) -> None:
-    from bdpo.recipe.run import read_data, token_lengths
+    from bdpo.recipe.data import read_data
+    from bdpo.recipe.parts import token_lengths
 
     def tokens(**train: Any) -> int:
         return dry_run(recipe_in(home, train=train), tmp_path).shape.tokens
@@ -143,3 +145,19 @@ def test_the_revision_is_that_of_the_recipe(home: Path, tmp_path: Path, monkeypa
     monkeypatch.setattr(names, "_from_hub", from_hub)
     dry_run(recipe_in(home, model={"name": "some/model", "revision": "v2"}), tmp_path)
     assert set(asked) == {("some/model", "v2")}
+
+
+def test_an_adapter_with_a_larger_vocabulary_is_counted_with_its_rows(home: Path, tmp_path: Path) -> None:
+    model: Any = AutoModelForCausalLM.from_pretrained(home / "model")
+    model.resize_token_embeddings(330)
+    get_peft_model(model, LoraConfig(r=4, target_modules=["q_proj"])).save_pretrained(tmp_path / "adapter")
+    dry = dry_run(recipe_in(home, model={"name": str(tmp_path / "adapter")}, train={"max_steps": 1}), tmp_path / "run")
+    rows = 330 - tiny_model().config.vocab_size
+    assert dry.shape.parameters == sum(p.numel() for p in tiny_model().parameters()) + rows * 2 * 32
+
+
+def test_a_kernel_that_is_not_installed_is_said_by_the_dry_run_as_by_the_run(home: Path, tmp_path: Path) -> None:
+    recipe = recipe_in(home, model={"attn_implementation": "flash_attention_2"})
+    for ask in (dry_run, run_recipe):
+        with pytest.raises(BdpoError, match=r"Cannot load the model in .*: FlashAttention2 .* installed"):
+            ask(recipe, tmp_path / "run")

@@ -12,9 +12,10 @@ from transformers import TrainerControl
 
 import bdpo.recipe.callback as module
 from bdpo.errors import BdpoError
-from bdpo.evaluate.evaluation import Subject, Task
-from bdpo.evaluate.judges import Verdict
-from bdpo.evaluate.results import Outcome
+from bdpo.evaluate.evaluation import Subject
+from bdpo.evaluate.judges import Judge, Verdict
+from bdpo.evaluate.plan import Task
+from bdpo.evaluate.results.outcomes import Outcome
 from bdpo.pairs import write_pairs
 from bdpo.recipe.callback import EvaluationCallback
 from bdpo.recipe.run import run_recipe
@@ -22,10 +23,10 @@ from bdpo.recipe.sections import EvaluateSection, parse_recipe
 from tiny import make_pairs, tiny_model, tiny_tokenizer
 
 
-class Says:
+class Says(Judge):
     """A judge whose every verdict is the same label."""
 
-    name, version, knows_answers = "says", "1", True
+    name, version = "says", "1"
 
     def __init__(self, label: str = "compliance") -> None:
         self.label = label

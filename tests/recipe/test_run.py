@@ -19,7 +19,9 @@ from bdpo import models
 from bdpo.errors import BdpoError
 from bdpo.pairs import PreferencePair, write_pairs
 from bdpo.recipe.card import method_name
-from bdpo.recipe.run import RunResult, hold_out, load_model, read_data, run_recipe, token_lengths
+from bdpo.recipe.data import hold_out, read_data
+from bdpo.recipe.parts import load_model, token_lengths
+from bdpo.recipe.run import RunResult, run_recipe
 from bdpo.recipe.sections import Recipe, load_recipe, parse_recipe
 from bdpo.score.folder import open_scores
 from tiny import CHATML, make_pairs, tiny_model, tiny_tokenizer
@@ -359,7 +361,7 @@ def test_holding_everything_out_is_refused(home: Path) -> None:
 def test_errors_of_the_data_check_stop_a_run_before_scoring_and_warnings_do_not(home: Path, passes: list[int]) -> None:
     def run(pairs: list[PreferencePair], name: str, **sections: Any) -> RunResult:
         write_pairs(home / "flawed.jsonl", pairs)
-        data = {"train": str(home / "flawed.jsonl"), "eval": None}
+        data = {"train": str(home / "flawed.jsonl"), "eval": None, "conflicts": "error"}
         short = {"max_steps": 1, "eval_strategy": "no"}
         return run_recipe(recipe_in(home, data=data, train=short, **sections), home / name)
 

@@ -12,8 +12,10 @@ from datasets import Dataset
 from peft import LoraConfig, get_peft_model
 from transformers import PreTrainedModel
 
+import bdpo.train.prepare
 from bdpo.errors import BdpoError
 from bdpo.pairs import PreferencePair
+from bdpo.pairs.check import TEXT_PROMPTS
 from bdpo.score.folder import ScoredData
 from bdpo.train import BDPOTrainer
 from plain_dpo import (
@@ -50,6 +52,18 @@ def test_an_adapter_handed_in_is_trained_further_against_itself(make: Make) -> N
     assert losses[0] == pytest.approx(math.log(2), abs=1e-6)
     moved = {name for name, value in trainer.model.state_dict().items() if not torch.equal(value, before[name])}
     assert moved == {name for name in before if "lora_" in name}
+
+
+def test_text_prompts_for_a_chat_model_are_warned_of(
+    make: Make, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    said: list[str] = []
+    monkeypatch.setattr(bdpo.train.prepare.logger, "warning", lambda text, *args: said.append(text))
+    make([PreferencePair(f"t{i}", f"{i} is", " odd", " even") for i in range(3)], max_steps=1)
+    assert f"train_dataset: {TEXT_PROMPTS}" in said
+    said.clear()
+    make(PAIRS, max_steps=1, scores_dir=str(tmp_path / "chat"))
+    assert not any(TEXT_PROMPTS in text for text in said)
 
 
 def test_a_second_adapter_is_refused(make: Make) -> None:

@@ -5,18 +5,20 @@ from __future__ import annotations
 import atexit
 import json
 import os
+import shlex
 import signal
 import sys
 import warnings
 from functools import partial
 from pathlib import Path
-from typing import Annotated, NoReturn
+from typing import Annotated, Literal, NoReturn
 
 import typer
 
-from bdpo.cli.evaluate import EPILOG, evaluate_app
+from bdpo.cli.evaluate import EPILOG, TrustRemoteCode, evaluate_app
 from bdpo.errors import BdpoError
 from bdpo.processes import first_to_say, stoppable, unstoppable
+from bdpo.terminal import say, steady_streams, visible
 
 app = typer.Typer(
     help="Balanced DPO for the safety alignment of chat models: check data, measure, train, evaluate, compare.",
@@ -34,7 +36,15 @@ _MODEL = "starter, a model folder, a PEFT adapter folder, a .gguf file, or a hub
 Model = Annotated[str, typer.Option(help=_MODEL)]
 Split = Annotated[str | None, typer.Option(help="Split of the data; train where there are several.")]
 Config = Annotated[str | None, typer.Option("--data-config", help="Configuration of a hub data set.")]
-Format = Annotated[str | None, typer.Option(help="canonical, trl, hh or pku; recognised if left out.")]
+Format = Annotated[
+    str | None,
+    typer.Option(help="canonical, trl, hh, pku, orca, alpaca, sharegpt or helpsteer; recognised if left out."),
+]
+Columns = Annotated[
+    list[str] | None,
+    typer.Option(help="OURS=THEIRS, such as prompt=question: a column under another name; repeatable."),
+]
+AsChat = Annotated[bool, typer.Option("--as-chat", help="Make each text prompt one message of the user.")]
 Prefer = Annotated[str | None, typer.Option(help="PKU-SafeRLHF only: safety-protocol, safer or helpful.")]
 Sample = Annotated[int | None, typer.Option(help="PKU-SafeRLHF: draw N pairs of each kind of prompt.")]
 Seed = Annotated[int, typer.Option(help="Seed of every draw.")]
@@ -56,17 +66,21 @@ def data_check(
     data_config: Config = None,
     format: Format = None,
     prefer: Prefer = None,
+    columns: Columns = None,
+    as_chat: AsChat = False,
     sample: Sample = None,
     seed: Seed = 0,
     strip_control_tokens: Strip = False,
     max_length: MaxLength = 1024,
+    trust_remote_code: TrustRemoteCode = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON for machines.")] = False,
 ) -> None:
     """Check preference pairs; exit code 1 when there are errors in them.
 
     Finds broken rows, empty or identical replies, duplicate and contradictory prompts, unsafe chosen
-    replies, length bias, refusals, rows that are too long, control tokens inside texts, and overlap.
-    The lengths and control tokens are those of --model's tokenizer.
+    replies, length bias, refusals, boilerplate, rows that are too long, control tokens inside texts, and overlap.
+    The lengths and control tokens are those of --model's tokenizer. Nothing is mended; where training would mend
+    something, the report says so.
     """
     from rich.console import Console
 
@@ -76,7 +90,7 @@ def data_check(
     tokenizer = models.load_tokenizer(model)
     strip = control_tokens(tokenizer) if strip_control_tokens else ()
     read = partial(
-        load_pairs, format=format, prefer=prefer, sample=sample, seed=seed,
+        load_pairs, format=format, prefer=prefer, columns=_columns(columns), as_chat=as_chat, sample=sample, seed=seed,
         strip_control_tokens=strip, on_error="collect",
     )  # fmt: skip
     loaded = read(data, split=split, config=data_config)
@@ -84,10 +98,52 @@ def data_check(
     other = None if against is None else read(against, split=against_split, config=other_config)
     report = check_pairs(loaded, against=other, tokenizer=tokenizer, max_length=max_length)
     if as_json:
-        print(json.dumps(report.to_dict(), indent=2, ensure_ascii=False))
+        print(json.dumps(report.to_dict(), indent=2))
     else:
         report.render(Console())
     raise typer.Exit(1 if report.has_errors else 0)
+
+
+@data_app.command("clean", epilog=EPILOG)
+def data_clean(
+    data: Annotated[str, typer.Argument(help=_DATA)],
+    out: Annotated[Path, typer.Option(help="File for the mended pairs, canonical JSONL; FILE.report.jsonl beside it.")],
+    conflicts: Annotated[
+        Literal["majority", "drop", "error"],
+        typer.Option(help="Two replies preferred both ways: majority (ties dropped), drop or error (kept)."),
+    ] = "majority",
+    duplicates: Annotated[Literal["keep", "drop"], typer.Option(help="The same pair again: drop or keep.")] = "drop",
+    split: Split = None,
+    data_config: Config = None,
+    format: Format = None,
+    prefer: Prefer = None,
+    columns: Columns = None,
+    as_chat: AsChat = False,
+) -> None:
+    """Write preference pairs mended: contradictory annotations decided, duplicates and broken rows left out.
+
+    These are the pairs that training makes of the data with data.conflicts and data.duplicates. The report has one
+    line for each decision: its reason, the ids dropped and kept, and how many annotations prefer which reply.
+    """
+    from rich.console import Console
+
+    from bdpo.pairs.clean import clean
+
+    cleaned = clean(
+        data, out, conflicts=conflicts, duplicates=duplicates, split=split, config=data_config, format=format,
+        prefer=prefer, columns=_columns(columns), as_chat=as_chat,
+    )  # fmt: skip
+    for line in cleaned.lines():
+        say(Console(), line)
+
+
+def _columns(given: list[str] | None) -> dict[str, str]:
+    """The mapping that --columns gives."""
+    pairs = [mapping.partition("=") for mapping in given or ()]
+    for ours, _, theirs in pairs:
+        if not ours or not theirs:
+            raise BdpoError(f"--columns {ours}: write OURS=THEIRS, for example --columns prompt=question.")
+    return {ours: theirs for ours, _, theirs in pairs}
 
 
 @app.command(epilog=EPILOG)
@@ -98,6 +154,7 @@ def score(
     estimator: Annotated[str | None, typer.Option(help="pmi (default), entropy or contrastive.")] = None,
     config: Recipe = None,
     set_: Overrides = None,
+    trust_remote_code: TrustRemoteCode = False,
 ) -> None:
     """Measure how well the model comprehends each reply (stage 1).
 
@@ -109,25 +166,29 @@ def score(
 
     from bdpo.cli.tables import render_summary
     from bdpo.processes import processes
-    from bdpo.recipe.run import load_model, read_data
-    from bdpo.recipe.sections import load_recipe
+    from bdpo.recipe.data import read_data, refuse_errors
+    from bdpo.recipe.parts import load_model
+    from bdpo.recipe.sections import as_override, load_recipe
     from bdpo.score import score as score_pairs
     from bdpo.score.summary import summarise_scores
 
     flags = {"model.name": model, "data.train": data, "score.estimator": estimator}
-    given = [f"{key}={value}" for key, value in flags.items() if value is not None]
+    given = [as_override(key, value) for key, value in flags.items() if value is not None]
     recipe = load_recipe(config, [*(set_ or []), *given])
     read = read_data(recipe)
+    refuse_errors(recipe, read)
     loaded = load_model(recipe)
     console = Console(quiet=not processes().is_main_process)
-    _say(console, f"{len(read.train)} pairs of {recipe.data.train}, model {loaded.label}.")
-    for reason, n in read.counts.items():
-        _say(console, f"  {n} rows {reason}")
+    say(console, f"{len(read.train)} pairs of {recipe.data.train}, model {loaded.label}.")
+    for line in read.lines():
+        say(console, f"  {line}")
     scored = score_pairs(loaded.model, loaded.tokenizer, read.train, out, recipe.options().scoring())
     render_summary(summarise_scores(scored.rows), console)
-    again = "".join(f" --set {override}" for override in (*(set_ or []), *given))
-    _say(console, f"Scores: {out}. Next: bdpo train --config {config or 'recipes/starter.yaml'}{again} "
-         f"--set score.dir={out}")  # fmt: skip
+    again = [
+        part for override in (*(set_ or []), *given, as_override("score.dir", str(out))) for part in ("--set", override)
+    ]
+    next_command = shlex.join(["bdpo", "train", "--config", str(config or "recipes/starter.yaml"), *again])
+    say(console, f"Scores: {out}. Next: {next_command}")
 
 
 @app.command(epilog=EPILOG)
@@ -139,6 +200,7 @@ def train(
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Resolve, check and estimate memory; train nothing.")
     ] = False,
+    trust_remote_code: TrustRemoteCode = False,
 ) -> None:
     """Train with B-DPO or a baseline, as a recipe says (stage 2).
 
@@ -149,6 +211,7 @@ def train(
 
     from bdpo.cli.tables import render_metrics
     from bdpo.processes import processes
+    from bdpo.recipe.data import RunData
     from bdpo.recipe.folder import how_to_go_on
     from bdpo.recipe.run import run_recipe
     from bdpo.recipe.sections import load_recipe
@@ -161,6 +224,12 @@ def train(
 
         estimate(recipe, out).render(console)
         return
+
+    def tell(data: RunData) -> None:
+        say(console, f"{len(data.train)} pairs of {recipe.data.train}, {len(data.eval)} held out.")
+        for line in data.lines():
+            say(console, f"  {line}")
+
     callbacks = []
     if recipe.evaluate is not None:
         from bdpo.evaluate.judges import make_judge
@@ -168,15 +237,13 @@ def train(
 
         callbacks.append(EvaluationCallback(recipe.evaluate, make_judge("rules"), recipe.data.seed))
     try:
-        result = run_recipe(recipe, out, resume=resume, callbacks=callbacks)
+        result = run_recipe(recipe, out, resume=resume, callbacks=callbacks, on_data=tell)
         if processes().is_main_process:
             render_metrics(result.metrics, result.history, console)
-            _say(console, f"The run lies in {out} (README.md is its model card).")
+            say(console, f"The run lies in {out} (README.md is its model card).")
             if (out / "adapter_config.json").exists():
-                _say(
-                    console,
-                    f"Next: bdpo merge {out} --out {out}-merged gives plain weights for vLLM or llama.cpp.",
-                )
+                next_command = shlex.join(["bdpo", "merge", str(out), "--out", f"{out}-merged"])
+                say(console, f"Next: {next_command} gives plain weights for vLLM or llama.cpp.")
     except KeyboardInterrupt as stop:
         _stopped(stop, how_to_go_on(out))
 
@@ -186,12 +253,13 @@ def merge(
     run: Annotated[Path, typer.Argument(help="A run's folder, or any PEFT adapter folder.")],
     out: Annotated[Path, typer.Option(help="Folder for the plain weights; must not exist or be empty.")],
     dtype: Annotated[str, typer.Option(help="float32, bfloat16, float16, or auto: as the base is stored.")] = "auto",
+    trust_remote_code: TrustRemoteCode = False,
 ) -> None:
     """Write an adapter merged into its base, as plain weights for vLLM, llama.cpp's converter and the like."""
     from bdpo import models
 
     models.merge(run, out, dtype=dtype)
-    print(f"Merged weights and tokenizer: {out}")
+    print(visible(f"Merged weights and tokenizer: {out}"))
 
 
 @app.command(epilog=EPILOG)
@@ -209,14 +277,11 @@ def demo(
     run_demo(out, pairs=pairs, console=Console())
 
 
-def _say(console: object, text: str) -> None:
-    console.print(text, highlight=False, soft_wrap=True)  # type: ignore[attr-defined]
-
-
 def main() -> None:
     """Entry point of the command `bdpo`."""
     debug = "--debug" in sys.argv
     sys.argv = [argument for argument in sys.argv if argument != "--debug"]
+    steady_streams()
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")  # no warnings when a data loader forks
     warnings.filterwarnings("ignore", category=FutureWarning)  # peft calls what transformers renamed
     atexit.register(unstoppable)
@@ -246,5 +311,5 @@ def _stopped(stop: BaseException, how: str = "run the same command again") -> No
 
 def _fail(sentence: str, code: int = 2) -> NoReturn:
     if first_to_say(sentence):
-        print(f"bdpo: {sentence}", file=sys.stderr)
+        print(visible(f"bdpo: {sentence}").replace("\n", "\\n"), file=sys.stderr)
     sys.exit(code)

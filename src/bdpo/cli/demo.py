@@ -7,21 +7,24 @@ from typing import Any
 
 from rich.console import Console
 from rich.table import Table
-from rich.text import Text
 
 from bdpo import models
 from bdpo.cli.tables import render_metrics, render_summary
-from bdpo.evaluate.compare import compare
-from bdpo.evaluate.evaluation import Plan, evaluate, local_models, plan_tasks
+from bdpo.evaluate.evaluation import evaluate, local_models
 from bdpo.evaluate.judges import make_judge
-from bdpo.evaluate.replies import Sampling
-from bdpo.evaluate.results import Run, open_runs
-from bdpo.evaluate.tables import comparison_grids
+from bdpo.evaluate.plan import Plan, plan_tasks
+from bdpo.evaluate.replies.collect import Sampling
+from bdpo.evaluate.results.compare import compare
+from bdpo.evaluate.results.outcomes import Run, open_runs
+from bdpo.evaluate.results.tables import comparison_grids
 from bdpo.pairs import check_pairs, load_pairs
-from bdpo.recipe.run import load_model, read_data, run_recipe
+from bdpo.recipe.data import read_data
+from bdpo.recipe.parts import load_model
+from bdpo.recipe.run import run_recipe
 from bdpo.recipe.sections import parse_recipe
 from bdpo.score import score
 from bdpo.score.summary import summarise_scores
+from bdpo.terminal import plain, say
 
 _ASKED = Plan("starter", limit=16, sampling=Sampling(max_new_tokens=48))  # half a minute a model on two cores
 
@@ -65,7 +68,8 @@ def run_demo(out: Path, *, pairs: int, console: Console) -> Path:
     evaluate(local_models([("before", "starter"), ("after", str(out))]), tasks, out / "evaluation", judge)
     comparison_grids(compare([out / "evaluation"]))[-1].render(console)  # each suite has one benchmark here
     console.print(sample_replies(*open_runs(out / "evaluation")))
-    console.print(
+    say(
+        console,
         f"\nThe run lies in {out}: the adapter, recipe.yaml, metrics.json and README.md, its model card."
         f"\nThe scores lie in {scores.path}; training again with another beta or loss reuses them."
         f"\nThe evaluation lies in {out / 'evaluation'}. Of {_ASKED.limit} prompts six must change, all one way, for "
@@ -73,8 +77,6 @@ def run_demo(out: Path, *, pairs: int, console: Console) -> Path:
         "this shows the way, not a safer model. docs/evaluation.md has the larger evaluation. Next, on your own pairs:"
         "\n  bdpo data check YOUR_PAIRS.jsonl"
         "\n  bdpo train --config recipes/starter.yaml --set data.train=YOUR_PAIRS.jsonl --out runs/mine",
-        highlight=False,
-        soft_wrap=True,
     )
     return out
 
@@ -87,7 +89,7 @@ def sample_replies(before: Run, after: Run, *, each: int = 2) -> Table:
     for task in before.tasks:
         for old, new in list(zip(before.whole(task), after.whole(task), strict=True))[:each]:
             replies = (f"{outcome.reply.strip()}\n({outcome.verdict})" for outcome in (old, new))
-            table.add_row(*map(Text, (old.request, *replies)))
+            table.add_row(*map(plain, (old.request, *replies)))
     return table
 
 
@@ -99,4 +101,4 @@ def _free(out: Path) -> Path:
 
 def _step(console: Console, number: int, text: str) -> None:
     console.print()
-    console.print(f"[bold]{number}. {text}", highlight=False)
+    say(console, f"{number}. {text}", "bold")

@@ -3,14 +3,34 @@
 from __future__ import annotations
 
 import json
+import shlex
+from collections.abc import Iterable
 from enum import StrEnum
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
+from bdpo.terminal import say
+
 EPILOG = "Errors are one sentence and exit code 2; add --debug anywhere for the traceback."
 evaluate_app = typer.Typer()
+
+
+def _trust(trusted: bool) -> None:
+    from bdpo import models
+
+    models.trust_remote_code(trusted)
+
+
+TrustRemoteCode = Annotated[
+    bool,
+    typer.Option(
+        "--trust-remote-code",
+        help="Run Python code that comes with a model; read it first.",
+        callback=_trust,
+    ),
+]
 
 
 class JudgeName(StrEnum):
@@ -26,42 +46,55 @@ JudgeModel = Annotated[str | None, typer.Option(help="Model of the classifier or
 JudgeEndpoint = Annotated[str | None, typer.Option(help="OpenAI-compatible URL at which the llm judge answers.")]
 
 
+Models = Annotated[
+    list[str],
+    typer.Argument(
+        metavar="[NAME=]MODEL...", help="Models by name, folder, adapter or hub name; one NAME for several: seeds."
+    ),
+]
+Out = Annotated[Path, typer.Option(help="Folder of the results; run again to go on, or to add models.")]
+Suite = Annotated[
+    str, typer.Option(help="safety, over-refusal, capability, starter, or benchmarks; several with commas.")
+]
+DataDir = Annotated[Path | None, typer.Option(help="Folder with the published files; BDPO_DATA_DIR, else the hub.")]
+Limit = Annotated[int | None, typer.Option(help="Prompts of each benchmark, drawn by category.")]
+Seed = Annotated[int, typer.Option(help="Seed of the draw, the transforms and the sampling.")]
+Transform = Annotated[str, typer.Option(help="Ask in other wordings: base64, gcg-suffix, ...; with commas.")]
+Pairs = Annotated[str | None, typer.Option(help="Preference data: which replies the model ranks higher.")]
+PairsSplit = Annotated[str | None, typer.Option(help="Split of --pairs, such as test or validation.")]
+Prefer = Annotated[str | None, typer.Option(help="--pairs is PKU-SafeRLHF: safety-protocol, safer or helpful.")]
+LmEval = Annotated[str, typer.Option("--lm-eval", help="Tasks of lm-evaluation-harness; with commas.")]
+MaxNewTokens = Annotated[int, typer.Option(help="Longest reply, in tokens.")]
+Temperature = Annotated[float, typer.Option(help="0: greedy.")]
+TopP = Annotated[float, typer.Option(help="Nucleus sampling; 1 leaves the distribution whole.")]
+Samples = Annotated[int, typer.Option(help="Replies a prompt; several need a temperature.")]
+BatchSize = Annotated[int, typer.Option(help="Replies at once; halved where they do not fit.")]
+Dtype = Annotated[str, typer.Option(help="float32, bfloat16, float16, or auto: as it is stored.")]
+Endpoint = Annotated[str | None, typer.Option(help="OpenAI-compatible URL that serves the models, such as vLLM's.")]
+ChatTemplate = Annotated[
+    Path | None, typer.Option(metavar="FILE", help="Jinja file in place of the models' chat templates.")
+]
+ChatTemplateKwargs = Annotated[
+    str, typer.Option(metavar="JSON", help="Variables of the chat template: '{\"enable_thinking\": false}'.")
+]
+FilteredIsSafe = Annotated[
+    bool,
+    typer.Option("--filtered-is-safe", help="Count what a provider's filter takes as refused; else it is not counted."),
+]
+Workers = Annotated[int, typer.Option(min=1, help="Requests at once to an endpoint.")]
+
+
 @evaluate_app.command(epilog=EPILOG)
 def evaluate(
-    models: Annotated[
-        list[str],
-        typer.Argument(
-            metavar="[NAME=]MODEL...", help="Models by name, folder, adapter or hub name; one NAME for several: seeds."
-        ),
-    ],
-    out: Annotated[Path, typer.Option(help="Folder of the results; run again to go on, or to add models.")],
-    suite: Annotated[
-        str, typer.Option(help="safety, over-refusal, capability, starter, or benchmarks; several with commas.")
-    ] = "starter",
-    data_dir: Annotated[
-        Path | None, typer.Option(help="Folder with the published files; BDPO_DATA_DIR, else the hub.")
-    ] = None,
-    limit: Annotated[int | None, typer.Option(help="Prompts of each benchmark, drawn by category.")] = None,
-    seed: Annotated[int, typer.Option(help="Seed of the draw, the transforms and the sampling.")] = 0,
-    transform: Annotated[str, typer.Option(help="Ask in other wordings: base64, gcg-suffix, ...; with commas.")] = "",
-    pairs: Annotated[str | None, typer.Option(help="Preference data: which replies the model ranks higher.")] = None,
-    pairs_split: Annotated[str | None, typer.Option(help="Split of --pairs, such as test or validation.")] = None,
-    prefer: Annotated[
-        str | None, typer.Option(help="--pairs is PKU-SafeRLHF: safety-protocol, safer or helpful.")
-    ] = None,
-    lm_eval: Annotated[str, typer.Option("--lm-eval", help="Tasks of lm-evaluation-harness; with commas.")] = "",
-    judge: Judge = JudgeName.RULES,
-    judge_model: JudgeModel = None,
-    judge_endpoint: JudgeEndpoint = None,
-    max_new_tokens: Annotated[int, typer.Option(help="Longest reply, in tokens.")] = 256,
-    temperature: Annotated[float, typer.Option(help="0: greedy.")] = 0.0,
-    samples: Annotated[int, typer.Option(help="Replies a prompt; several need a temperature.")] = 1,
-    batch_size: Annotated[int, typer.Option(help="Replies at once; halved where they do not fit.")] = 25,
-    dtype: Annotated[str, typer.Option(help="float32, bfloat16, float16, or auto: as it is stored.")] = "float32",
-    endpoint: Annotated[
-        str | None, typer.Option(help="OpenAI-compatible URL that serves the models, such as vLLM's.")
-    ] = None,
-) -> None:
+    models: Models, out: Out, suite: Suite = "starter", data_dir: DataDir = None, limit: Limit = None, seed: Seed = 0,
+    transform: Transform = "", pairs: Pairs = None, pairs_split: PairsSplit = None, prefer: Prefer = None,
+    lm_eval: LmEval = "", judge: Judge = JudgeName.RULES, judge_model: JudgeModel = None,
+    judge_endpoint: JudgeEndpoint = None, max_new_tokens: MaxNewTokens = 256, temperature: Temperature = 0.0,
+    top_p: TopP = 1.0, samples: Samples = 1, batch_size: BatchSize = 25, dtype: Dtype = "float32",
+    endpoint: Endpoint = None, workers: Workers = 16, chat_template: ChatTemplate = None,
+    chat_template_kwargs: ChatTemplateKwargs = "{}", filtered_is_safe: FilteredIsSafe = False,
+    trust_remote_code: TrustRemoteCode = False,
+) -> None:  # fmt: skip
     """Ask models the prompts of benchmarks, and judge their replies (stage 3).
 
     Safety, over-refusal, capability, each rate with its interval. A stopped evaluation goes on where it was; asking
@@ -70,39 +103,38 @@ def evaluate(
     from rich.console import Console
 
     from bdpo.errors import BdpoError
-    from bdpo.evaluate.evaluation import (
-        Plan,
-        endpoint_models,
-        local_models,
-        named_models,
-        plan_tasks,
-    )
-    from bdpo.evaluate.evaluation import (
-        evaluate as run_evaluation,
-    )
+    from bdpo.evaluate import evaluation
+    from bdpo.evaluate.grading.lm_eval import Harness
     from bdpo.evaluate.judges import make_judge
-    from bdpo.evaluate.lm_eval import Harness
-    from bdpo.evaluate.replies import Sampling
-    from bdpo.evaluate.tables import evaluation_grids
+    from bdpo.evaluate.plan import Plan, plan_tasks
+    from bdpo.evaluate.replies.collect import Sampling
+    from bdpo.evaluate.results.tables import evaluation_grids
 
     console = Console()
-    named = named_models(models)
-    sampling = Sampling(max_new_tokens, temperature=temperature, samples=samples, seed=seed)
+    named = evaluation.named_models(models)
+    sampling = Sampling(max_new_tokens, temperature, top_p, samples, seed)
+    variables = _template_variables(chat_template_kwargs)
     if lm_eval and endpoint:
         raise BdpoError("--lm-eval needs the model itself, which an endpoint does not give: leave out one of the two.")
     harness = Harness(_split(lm_eval), limit, batch_size) if lm_eval else None
-    judged_by = make_judge(judge.value, model=judge_model, endpoint=judge_endpoint)
-    plan = Plan(suite, data_dir, limit, seed, _split(transform), pairs, pairs_split, prefer, sampling)
+    subjects: Iterable[evaluation.Subject]
+    if endpoint is None:
+        template = _text_of(chat_template, "--chat-template")
+        subjects = evaluation.local_models(
+            named, dtype=dtype, batch_size=batch_size, chat_template=template, template_variables=variables
+        )
+    elif chat_template is not None:
+        raise BdpoError("--chat-template is for models loaded here: start the server of --endpoint with it.")
+    else:
+        subjects = evaluation.endpoint_models(named, endpoint, workers=workers, template_variables=variables)
+    judged_by = make_judge(judge.value, model=judge_model, endpoint=judge_endpoint, workers=workers)
+    plan = Plan(suite, data_dir, limit, seed, _split(transform), pairs, pairs_split, prefer, sampling, filtered_is_safe)
     tasks, missing = plan_tasks(plan, judged_by, logps=endpoint is None)
     for why in missing.values():
-        console.print(f"Left out: {why}", highlight=False, markup=False)
-    if endpoint is None:
-        subjects = local_models(named, dtype=dtype, batch_size=batch_size)
-    else:
-        subjects = endpoint_models(named, endpoint)
-    for grid in evaluation_grids(run_evaluation(subjects, tasks, out, judged_by, harness)):
+        say(console, f"Left out: {why}")
+    for grid in evaluation_grids(evaluation.evaluate(subjects, tasks, out, judged_by, harness)):
         grid.render(console)
-    console.print(f"Results: {out}. Next: bdpo compare {out}", highlight=False, soft_wrap=True)
+    say(console, f"Results: {out}. Next: bdpo compare {shlex.quote(str(out))}")
 
 
 @evaluate_app.command(epilog=EPILOG)
@@ -120,9 +152,9 @@ def compare(
     """
     from rich.console import Console
 
-    from bdpo.evaluate.compare import compare as compared
-    from bdpo.evaluate.compare import parse_weights
-    from bdpo.evaluate.tables import comparison_grids
+    from bdpo.evaluate.results.compare import compare as compared
+    from bdpo.evaluate.results.compare import parse_weights
+    from bdpo.evaluate.results.tables import comparison_grids
     from bdpo.files import write_json, write_whole
 
     comparison = compared(folders, baseline=baseline, weights=parse_weights(weights))
@@ -132,7 +164,7 @@ def compare(
     out = out or folders[0]
     write_json(out / "compare.json", comparison.to_dict())
     write_whole(out / "compare.md", ("# Comparison\n\n" + "\n".join(grid.markdown() for grid in grids)).encode())
-    console.print(f"Written: {out / 'compare.json'} and compare.md.", highlight=False, soft_wrap=True)
+    say(console, f"Written: {out / 'compare.json'} and compare.md.")
 
 
 @evaluate_app.command("judge-agreement", epilog=EPILOG)
@@ -141,19 +173,44 @@ def judge_agreement(
     judge: Judge = JudgeName.RULES,
     judge_model: JudgeModel = None,
     judge_endpoint: JudgeEndpoint = None,
+    trust_remote_code: TrustRemoteCode = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON for machines.")] = False,
 ) -> None:
     """Compare a judge's verdicts with labels given by hand: accuracy, Cohen's kappa, confusion table."""
     from rich.console import Console
 
-    from bdpo.evaluate.agreement import agreement
     from bdpo.evaluate.judges import make_judge
+    from bdpo.evaluate.judges.agreement import agreement
 
     found = agreement(file, make_judge(judge.value, model=judge_model, endpoint=judge_endpoint))
     if as_json:
         print(json.dumps(found.to_dict(), indent=2))
     else:
         found.render(Console())
+
+
+def _template_variables(text: str) -> dict[str, Any]:
+    """The object of --chat-template-kwargs."""
+    from bdpo.errors import BdpoError
+
+    try:
+        variables = json.loads(text)
+    except ValueError:
+        variables = None
+    if not isinstance(variables, dict):
+        raise BdpoError(
+            f"--chat-template-kwargs: '{text}' is no JSON object; write it like '{{\"enable_thinking\": false}}'."
+        )
+    return variables
+
+
+def _text_of(path: Path | None, option: str) -> str | None:
+    from bdpo.errors import BdpoError
+
+    try:
+        return None if path is None else path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise BdpoError(f"{option}: {path} cannot be read ({getattr(error, 'strerror', None) or error}).") from error
 
 
 def _split(names: str) -> tuple[str, ...]:

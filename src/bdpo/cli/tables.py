@@ -6,30 +6,33 @@ from rich.console import Console
 from rich.table import Table
 
 from bdpo.score.summary import ALL, ScoreSummary
+from bdpo.terminal import plain
 
 
 def render_summary(summary: ScoreSummary, console: Console) -> None:
     """Print the summary as tables of at most 80 columns."""
-    table = Table(title="Comprehension [nats/token]", title_justify="left", show_edge=False, pad_edge=False)
+    table = Table(title=plain("Comprehension [nats/token]"), title_justify="left", show_edge=False, pad_edge=False)
     table.add_column("pairs of", overflow="ellipsis", no_wrap=True, max_width=20)
     for heading in ("n", "chosen", "rejected", "imbalance", "sd", "r better"):
         table.add_column(heading, justify="right", no_wrap=True, min_width=max(5, len(heading)))
     for g in summary.groups:
-        row = (g.name, f"{g.n}", f"{g.chosen_mi:.2f}", f"{g.rejected_mi:.2f}", f"{g.imbalance:+.2f}",
+        row = (plain(g.name), f"{g.n}", f"{g.chosen_mi:.2f}", f"{g.rejected_mi:.2f}", f"{g.imbalance:+.2f}",
                f"{g.imbalance_std:.2f}", f"{g.rejected_better:.0%}")  # fmt: skip
         table.add_row(*row, end_section=g.name == ALL)
     console.print(table)
-    console.print("imbalance = chosen - rejected; r better: share of pairs whose rejected reply is understood better.")
+    console.print(
+        plain("imbalance = chosen - rejected; r better: share of pairs whose rejected reply is understood better.")
+    )
     most = ", ".join(f"{id} ({d:+.2f})" for id, d in summary.extremes)
-    console.print(f"Most imbalanced: {most}.", highlight=False)
-    console.print(f"{summary.negative:.0%} of the replies have negative mutual information.", highlight=False)
+    console.print(plain(f"Most imbalanced: {most}."))
+    console.print(plain(f"{summary.negative:.0%} of the replies have negative mutual information."))
 
 
 def render_metrics(metrics: dict[str, float], history: list[dict[str, float]], console: Console) -> None:
     """Print training (the last logged window) beside held-out figures, where there are any."""
     trained = next((entry for entry in reversed(history) if "loss" in entry), {})
     if not trained:
-        console.print("No step was logged: the run has fewer steps than logging_steps.")
+        console.print(plain("No step was logged: the run has fewer steps than logging_steps."))
     if not trained and "eval_loss" not in metrics:
         return
     table = Table(title="Training (last logged window) and held-out pairs", title_justify="left")
@@ -44,5 +47,5 @@ def render_metrics(metrics: dict[str, float], history: list[dict[str, float]], c
     }
     for text, name in rows.items():
         cells = (trained.get(name), metrics.get(f"eval_{name}"))
-        table.add_row(text, *("-" if value is None else f"{value:.3f}" for value in cells))
+        table.add_row(plain(text), *("-" if value is None else f"{value:.3f}" for value in cells))
     console.print(table)

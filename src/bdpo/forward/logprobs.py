@@ -16,7 +16,7 @@ from bdpo.forward.attention import flex_mask, let_sdpa_take_blocks
 from bdpo.forward.head import token_statistics
 from bdpo.forward.layout import BranchBatch, Layout, Tree, attention_mask, block_table, lay_out
 
-# Architectures whose two layouts were compared (tests/test_logprobs.py); others are probed on one pair.
+# Architectures whose two layouts were compared (tests/forward/test_logprobs.py); others are probed on one pair.
 _SHARED_KNOWN = {"llama", "qwen2", "mistral", "gemma", "gpt2"}
 _WINDOWS = ("sliding_window", "attention_chunk_size", "window_size")  # what configs call it
 _MASKED_KERNELS = {"sdpa", "eager"}  # attention implementations that take an arbitrary mask

@@ -61,6 +61,15 @@ def summarise(table: Tensor, tercile_edges: tuple[float, float] | None = None) -
     return metrics
 
 
+def metric_names() -> list[str]:
+    """Every name that `summarise` may give.
+
+    >>> [name for name in metric_names() if name.endswith("/margins")][:2]
+    ['rewards/margins', 'imbalance_low/rewards/margins']
+    """
+    return list(summarise(torch.arange(3.0)[:, None].expand(3, len(COLUMNS)), tercile_edges=(1.0, 2.0)))
+
+
 def tercile_edges(imbalance: Tensor) -> tuple[float, float]:
     """Inner edges of the terciles of (N,) imbalances [nats/token]."""
     low, high = torch.quantile(imbalance.double(), torch.tensor([1 / 3, 2 / 3], dtype=torch.float64)).tolist()

@@ -2,15 +2,19 @@
 
 names.py    a name -> where the model lies (starter, folder, adapter, .gguf file, hub)
 gguf.py     GGUF files and the starter model -> float32 folders in the cache
+remote_code.py  whether Python code beside a model may run; what transformers loads goes through it
+strict.py   weights from files, whole or not at all
 loading.py  a name -> model and tokenizer in memory
 weights.py  what the numbers of a model depend on
 merging.py  adapter and base -> plain weights
 """
 
 from bdpo.models.gguf import STARTER, STARTER_LABEL
-from bdpo.models.loading import LOADING_ERRORS, LoadedModel, load, load_tokenizer
+from bdpo.models.loading import LoadedModel, load, load_tokenizer
 from bdpo.models.merging import merge
 from bdpo.models.names import base_folder, known_as, resolve
+from bdpo.models.remote_code import from_config, from_files, trust_remote_code
+from bdpo.models.strict import LOADING_ERRORS, adapted, fit_vocabulary, loading_fault, whole_model
 from bdpo.models.weights import weights_hash
 
 __all__ = [
@@ -18,11 +22,18 @@ __all__ = [
     "STARTER",
     "STARTER_LABEL",
     "LoadedModel",
+    "adapted",
     "base_folder",
+    "fit_vocabulary",
+    "from_config",
+    "from_files",
     "known_as",
     "load",
     "load_tokenizer",
+    "loading_fault",
     "merge",
     "resolve",
+    "trust_remote_code",
     "weights_hash",
+    "whole_model",
 ]

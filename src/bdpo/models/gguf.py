@@ -73,10 +73,15 @@ def _convert(gguf: Path, folder: Path) -> None:
     import torch
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
+    from bdpo.models.remote_code import from_config, from_files
+    from bdpo.models.strict import whole_model  # slow to import, as torch is
+
     print("Dequantising to float32 (about 20 s for the starter, once) ...", file=sys.stderr)
     try:
-        source = AutoModelForCausalLM.from_pretrained(gguf.parent, gguf_file=gguf.name, dtype=torch.float32)
-        tokenizer = AutoTokenizer.from_pretrained(gguf.parent, gguf_file=gguf.name)
+        source = whole_model(gguf.parent, gguf_file=gguf.name, dtype=torch.float32)
+        tokenizer = from_files(AutoTokenizer, gguf.parent, gguf_file=gguf.name)
+    except BdpoError:
+        raise
     except (ValueError, KeyError, IndexError, NotImplementedError) as error:
         raise BdpoError(
             f"The GGUF file cannot be converted ({first_line(error)}): it is damaged or of a model "
@@ -84,7 +89,7 @@ def _convert(gguf: Path, folder: Path) -> None:
         ) from error
     # save_pretrained refuses a model that came from GGUF, so a clean one takes over its weights.
     source.config.__dict__.pop("quantization_config", None)
-    model = AutoModelForCausalLM.from_config(source.config, dtype=torch.float32)
+    model = from_config(AutoModelForCausalLM, source.config, dtype=torch.float32)
     model.load_state_dict(source.state_dict())
     model.tie_weights()
     model.generation_config.eos_token_id = tokenizer.eos_token_id

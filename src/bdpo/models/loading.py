@@ -10,16 +10,16 @@ from typing import Any
 
 import torch
 from accelerate.utils import patch_environment
-from safetensors import SafetensorError
-from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedTokenizerBase
+from transformers import AutoTokenizer, PreTrainedTokenizerBase
 from transformers.integrations import unset_hf_deepspeed_config
 
-from bdpo.errors import BdpoError, first_line, unknown
+from bdpo.errors import BdpoError, unknown
 from bdpo.models.gguf import STARTER, STARTER_LABEL
 from bdpo.models.names import base_of, find
+from bdpo.models.remote_code import from_files
+from bdpo.models.strict import LOADING_ERRORS, adapted, loading_fault, whole_model
 from bdpo.processes import processes
 
-LOADING_ERRORS = (OSError, ValueError, ImportError, RuntimeError, SafetensorError)  # what damaged models raise
 _DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 
 
@@ -51,6 +51,9 @@ def load(
     accelerator, where there is one; 4-bit weights are made there in any case.
 
     An adapter that is put on the model will name its base as others know it: by hub name and commit, or by folder.
+
+    Raises:
+        BdpoError: as `resolve`; or the files do not hold exactly the tensors of the model and of the adapter.
     """
     if dtype not in (*_DTYPES, "auto"):
         raise unknown("dtype", dtype, (*_DTYPES, "auto"))
@@ -64,16 +67,16 @@ def load(
         kwargs |= {"quantization_config": _quantization_config(quantization), "device_map": {"": processes().device}}
     try:
         with _whole_weights():
-            model: Any = AutoModelForCausalLM.from_pretrained(base.folder, **kwargs)
+            model = whole_model(base.folder, **kwargs)
         model.name_or_path = model.config._name_or_path = base.name
         model.config._commit_hash = base.commit
-        tokenizer = AutoTokenizer.from_pretrained(folder if _has_tokenizer(folder) else base.folder)
+        tokenizer = from_files(AutoTokenizer, folder if _has_tokenizer(folder) else base.folder)
         if base != place:
-            from peft import PeftModel
-
-            model = PeftModel.from_pretrained(model, folder, is_trainable=trainable_adapter)
+            model = adapted(model, folder, trainable=trainable_adapter)
+    except BdpoError:
+        raise
     except LOADING_ERRORS as error:
-        raise BdpoError(f"Cannot load the model in {folder}: {first_line(error)}") from error
+        raise BdpoError(f"Cannot load the model in {folder}: {loading_fault(error)}") from error
     if on_device and quantization is None:
         model.to(processes().device)
     if chat_template is not None:
@@ -92,9 +95,11 @@ def load_tokenizer(name: str | Path, *, revision: str | None = None) -> PreTrain
     if not _has_tokenizer(folder):
         folder = base_of(place).folder
     try:
-        return AutoTokenizer.from_pretrained(folder)
-    except (OSError, ValueError) as error:
-        raise BdpoError(f"Cannot load a tokenizer from {folder}: {first_line(error)}") from error
+        return from_files(AutoTokenizer, folder)
+    except BdpoError:
+        raise
+    except LOADING_ERRORS as error:
+        raise BdpoError(f"Cannot load a tokenizer from {folder}: {loading_fault(error)}") from error
 
 
 def _quantization_config(quantization: str) -> Any:

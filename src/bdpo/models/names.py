@@ -10,9 +10,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from bdpo.errors import BdpoError, first_line
-from bdpo.files import read_json, refuse_held
+from bdpo.errors import BdpoError, first_line, unknown
+from bdpo.files import expanded, read_json, refuse_held
 from bdpo.models.gguf import STARTER, STARTER_FOLDER, converted, starter
+from bdpo.models.remote_code import remote_code_is_trusted
 
 
 def resolve(name: str | Path, *, revision: str | None = None) -> Path:
@@ -21,7 +22,7 @@ def resolve(name: str | Path, *, revision: str | None = None) -> Path:
     Raises:
         BdpoError: unknown model, hash mismatch, no network, no room on the disk, or a run that still writes there.
     """
-    path = Path(name).expanduser()
+    path = expanded(name)
     if str(name) == STARTER or (path.name == STARTER_FOLDER and not path.exists()):  # the other machine's cache
         return starter()
     if path.is_dir():
@@ -59,7 +60,7 @@ class Place:
 def find(name: str | Path, revision: str | None = None) -> Place:
     """Where a model lies, by name. Raises BdpoError as `resolve`."""
     folder = resolve(name, revision=revision)
-    if folder.parent.name == "snapshots" and not Path(name).expanduser().exists():  # in the hub's cache, by commit
+    if folder.parent.name == "snapshots" and not expanded(name).exists():  # in the hub's cache, by commit
         return Place(folder, str(name), folder.name)
     return Place(folder, str(folder.absolute()))
 
@@ -72,16 +73,28 @@ def base_of(place: Place) -> Place:
     config = read_json(adapter, "mend it or copy the adapter again")
     if not config.get("base_model_name_or_path"):
         raise BdpoError(f"{adapter} names no base model (base_model_name_or_path): add it.")
+    for key in ("base_model_name_or_path", "revision"):
+        if not isinstance(config.get(key) or "", str):
+            raise BdpoError(f"{adapter}: {key} is {config[key]!r} and must be text: correct it.")
+    _refuse_unknown_type(adapter, config.get("peft_type"))
     base = find(config["base_model_name_or_path"], config.get("revision"))
     if (base.folder / "adapter_config.json").exists():
         raise BdpoError(f"{adapter} belongs on another adapter, {base.name}: merge that one first (bdpo merge).")
     return base
 
 
+def _refuse_unknown_type(adapter: Path, kind: Any) -> None:
+    from peft import PeftType  # slow to import, and only needed here
+
+    if kind not in list(PeftType):
+        raise unknown(f"peft_type in {adapter},", kind, [known.value for known in PeftType])
+
+
 def _from_hub(name: str, revision: str | None) -> Path:
     from huggingface_hub import snapshot_download
 
     wanted = ["*.json", "*.safetensors", "*.model", "*.jinja", "*.txt"]
+    wanted += ["*.py"] if remote_code_is_trusted() else []
     doubled = ["consolidated*", "original/*"]  # the same weights again in their makers' own format
 
     def download(patterns: list[str]) -> Path:

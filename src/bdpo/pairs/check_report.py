@@ -7,7 +7,8 @@ from typing import Any, Literal
 
 from rich.console import Console
 from rich.table import Table
-from rich.text import Text
+
+from bdpo.terminal import plain
 
 Severity = Literal["error", "warning", "info"]
 
@@ -50,29 +51,28 @@ class CheckReport:
     def render(self, console: Console) -> None:
         """Print a table that fits 80 columns."""
         title = f"{self.source} ({self.format}): {self.n_pairs} pairs of {self.n_rows} rows"
-        console.print(Text(title, style="bold"))
+        console.print(plain(title, style="bold"))
         for reason, count in self.counts.items():
-            console.print(Text(f"  {count} rows {reason}"))
+            console.print(plain(f"  {count} rows {reason}"))
         table = Table(show_lines=True)
         table.add_column("severity")
         table.add_column("finding", max_width=14)
         table.add_column("count", justify="right")
         table.add_column("what it means, and what to do", ratio=1)
         for finding in self.findings:
-            # Text, not str: data may hold square brackets, which rich would read as markup.
-            what = Text(finding.explanation)
+            what = plain(finding.explanation)
             if finding.examples and finding.severity != "info":
                 more = ", ..." if finding.count > len(finding.examples) else ""
-                what.append(f"\nSee: {', '.join(finding.examples)}{more}", style="dim")
-            severity = Text(finding.severity, style=_STYLE[finding.severity])
-            table.add_row(severity, Text(_words(finding.name)), str(finding.count), what)
+                what.append_text(plain(f"\nSee: {', '.join(finding.examples)}{more}", "dim"))
+            severity = plain(finding.severity, style=_STYLE[finding.severity])
+            table.add_row(severity, plain(_words(finding.name)), str(finding.count), what)
         if self.findings:
             console.print(table)
         if self.passed:
-            console.print(Text(f"Nothing found: {', '.join(map(_words, self.passed))}."))
+            console.print(plain(f"Nothing found: {', '.join(map(_words, self.passed))}."))
         if self.skipped:
             lacking = (f"{_words(name)} (needs {lack})" for name, lack in self.skipped.items())
-            console.print(Text(f"Not checked: {', '.join(lacking)}."))
+            console.print(plain(f"Not checked: {', '.join(lacking)}."))
 
 
 def _words(name: str) -> str:

@@ -6,15 +6,19 @@ A fault is a BdpoError that names the column and the mend; the caller adds the f
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 from bdpo.errors import BdpoError
+from bdpo.pairs.reasoning import reasoning_of, with_reasoning
 from bdpo.pairs.record import Message
 
 Row = Mapping[str, Any]
 
 ROLES = ("system", "user", "assistant")
+
+_SHAREGPT_ROLES = {"human": "user", "gpt": "assistant"}
+"""ShareGPT's names of the speakers, under `from`."""
 
 
 def require(row: Row, *columns: str) -> None:
@@ -78,8 +82,11 @@ def true_names(row: Row, column: str) -> tuple[str, ...]:
 
 
 def conversation_or_text(row: Row, column: str) -> tuple[Message, ...] | str:
-    """Messages where the cell is a list of them (or the JSON text of one, as in CSV), else the text."""
-    cell = _from_json(value(row, column), _is_messages)
+    """Messages where the cell is a list of them, or one message alone (or the JSON text of that, as in CSV), else
+    the text. A message has `role` and `content`, or ShareGPT's `from` and `value`."""
+    cell = _from_json(value(row, column), _is_conversation)
+    if _is_message(cell):
+        cell = [cell]
     if isinstance(cell, list | tuple):
         return _messages(cell, f"'{column}'")
     if isinstance(cell, str) and cell.startswith("[{'role'"):
@@ -87,17 +94,93 @@ def conversation_or_text(row: Row, column: str) -> tuple[Message, ...] | str:
     return _text(cell, f"'{column}'")
 
 
+def holds_messages(cell: Any) -> bool:
+    """Whether a cell is a list of messages (or the JSON text of one), whoever speaks in them."""
+    cell = _from_json(cell, _is_conversation)
+    return isinstance(cell, list | tuple) and len(cell) > 0 and all(map(_has_speaker, cell))
+
+
+def exchanges(row: Row, column: str) -> tuple[Message, ...]:
+    """Earlier turns as LLaMA-Factory's `history` writes them: a list of [asked, answered]; () where there are none."""
+    cell = _from_json(row.get(column), lambda parsed: isinstance(parsed, list))
+    turns: list[Message] = []
+    for pair in () if cell is None or cell == "" else cell:
+        if not isinstance(pair, list | tuple) or len(pair) != 2:
+            raise BdpoError(f"'{column}' holds {_short(pair)}: each entry is a list of two texts, asked and answered.")
+        said = (_text(text, f"an entry of '{column}'") for text in pair)
+        turns += ({"role": role, "content": text} for role, text in zip(("user", "assistant"), said, strict=True))
+    return tuple(turns)
+
+
+def is_one_message(cell: Any) -> bool:
+    """Whether a cell is a message, or a list of one (or the JSON text of that)."""
+    cell = _from_json(cell, _is_conversation)
+    return _is_message(cell) or (isinstance(cell, list | tuple) and len(cell) == 1)
+
+
+NOT_TEXT = ("image", "images", "video", "videos", "audio", "audios", "tools", "tool_calls", "function_call")
+"""Columns, and keys of a message, for what belongs to a conversation beside its text (TRL, OpenAI, LLaMA-Factory)."""
+
+
+def beside_text(row: Row, columns: Iterable[str]) -> str | None:
+    """The first column, or key of a message in one of `columns`, that holds images, tools or the like; None: none."""
+    said = (_from_json(row.get(column), _is_conversation) for column in columns)
+    messages = (cell for cells in said for cell in (cells if isinstance(cells, list | tuple) else [cells]))
+    holders = (row, *(cell for cell in messages if isinstance(cell, Mapping)))
+    return next((key for holder in holders for key in NOT_TEXT if holder.get(key) not in _NOTHING), None)
+
+
+_NOTHING: tuple[Any, ...] = (None, "", "[]", "null", [], {}, ())
+
+
+def texts_in(cell: Any) -> list[str]:
+    """Every text that a cell says, at any depth, without the names of the speakers."""
+    cell = _from_json(cell, lambda parsed: isinstance(parsed, list | dict))
+    if isinstance(cell, str):
+        return [cell] if cell.strip() else []
+    if isinstance(cell, Mapping):
+        return [text for key, part in cell.items() if key not in ("role", "from") for text in texts_in(part)]
+    return [text for part in cell for text in texts_in(part)] if isinstance(cell, list | tuple) else []
+
+
+def is_plain_text(cell: Any) -> bool:
+    """Whether a cell is text that does not stand for messages."""
+    return isinstance(cell, str) and not cell.startswith("[{") and isinstance(_from_json(cell, _is_conversation), str)
+
+
 def _messages(cells: list[Any] | tuple[Any, ...], where: str) -> tuple[Message, ...]:
-    """Role and content of each message; other keys (weights, time stamps) are no part of the text."""
+    """Role and content of each message, an assistant's reasoning in its content (see `reasoning`).
+
+    Other keys (weights, time stamps) are no part of the text.
+    """
     if not cells:
         raise BdpoError(f"{where} is an empty list: it needs at least one message.")
     messages = []
     for number, cell in enumerate(cells, start=1):
         place = f"message {number} of {where}"
-        if not isinstance(cell, Mapping) or cell.get("role") not in ROLES:
+        role, content = _said(cell)
+        if role not in ROLES:
             raise BdpoError(f"{place} needs a role of {', '.join(ROLES)}, and has {_short(cell)}.")
-        messages.append({"role": cell["role"], "content": _text(cell.get("content"), f"the content of {place}")})
+        content = _text(content, f"the content of {place}")
+        if role == "assistant":
+            content = with_reasoning(_reasoning(cell, place), content)
+        messages.append({"role": role, "content": content})
     return tuple(messages)
+
+
+def _reasoning(cell: Mapping[str, Any], place: str) -> str | None:
+    reasoning = reasoning_of(cell)
+    return None if reasoning is None else _text(reasoning, f"the reasoning of {place}").strip("\n")
+
+
+def _said(cell: Any) -> tuple[Any, Any]:
+    """Role and content of a message as it stands there, in either notation."""
+    if not isinstance(cell, Mapping):
+        return None, None
+    if cell.get("role") is not None:
+        return cell["role"], cell.get("content")
+    speaker = cell.get("from")
+    return _SHAREGPT_ROLES.get(str(speaker), speaker), cell.get("value")
 
 
 def _text(cell: Any, where: str) -> str:
@@ -124,10 +207,21 @@ def _from_json(cell: Any, accept: Callable[[Any], bool]) -> Any:
     return parsed if accept(parsed) else cell
 
 
-def _is_messages(parsed: Any) -> bool:
-    return isinstance(parsed, list) and bool(parsed) and all(isinstance(m, dict) and "role" in m for m in parsed)
+def _is_message(cell: Any) -> bool:
+    return isinstance(cell, Mapping) and ({"role", "content"} <= cell.keys() or {"from", "value"} <= cell.keys())
+
+
+def _is_conversation(parsed: Any) -> bool:
+    """Whether JSON text stands for messages; a reply may be JSON itself, so one message alone must name a role."""
+    if _is_message(parsed):
+        return _said(parsed)[0] in ROLES
+    return isinstance(parsed, list) and bool(parsed) and all(map(_has_speaker, parsed))
+
+
+def _has_speaker(cell: Any) -> bool:
+    return isinstance(cell, Mapping) and not cell.keys().isdisjoint({"role", "from"})
 
 
 def _short(cell: Any) -> str:
-    shown = repr(cell.get("role")) if isinstance(cell, Mapping) else repr(cell)
+    shown = repr(cell.get("role") or cell.get("from")) if isinstance(cell, Mapping) else repr(cell)
     return shown if len(shown) <= 40 else shown[:37] + "..."

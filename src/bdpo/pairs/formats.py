@@ -7,6 +7,7 @@ then counted by that reason. To add a format, write its reader and give it a lin
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -19,6 +20,9 @@ from bdpo.pairs.fields import Row
 from bdpo.pairs.record import Message, PreferencePair
 
 Conversation = tuple[Message, ...]
+
+LABELS = ("id", "chosen_safe", "rejected_safe", "category", "source")
+"""Columns of the canonical form that are read in most formats, where they are there."""
 
 
 class Dropped(Exception):
@@ -38,7 +42,8 @@ def read_trl(row: Row, prefer: str | None) -> PreferencePair:
     """TRL's preference formats: prompt explicit or implicit, each as plain text or as messages.
 
     As in TRL, a text prompt beside replies that are conversations is only a copy of their first turn, and the
-    prompt is taken from the conversations. Columns with the canonical labels are read as well.
+    prompt is taken from the conversations; beside replies of one message it is the user's. Columns with the canonical
+    labels are read as well. Source: the HuggingFaceH4/ultrafeedback_binarized columns, and TRL's dataset formats.
     """
     chosen, rejected = (fields.conversation_or_text(row, column) for column in ("chosen", "rejected"))
     explicit = "prompt" in row
@@ -49,7 +54,9 @@ def read_trl(row: Row, prefer: str | None) -> PreferencePair:
         return _labelled(row, _checked_prompt(prompt), chosen, rejected)
     if isinstance(chosen, str) or isinstance(rejected, str):
         raise BdpoError("'chosen' and 'rejected' must both be text or both be lists of messages.")
-    if isinstance(prompt, str):
+    if isinstance(prompt, str) and explicit and len(chosen) == len(rejected) == 1:
+        prompt = as_conversation(_checked_prompt(prompt))
+    elif isinstance(prompt, str):
         prompt, chosen, rejected = split_implicit_prompt(chosen, rejected)
     return _labelled(row, _checked_prompt(prompt), _only_reply(chosen), _only_reply(rejected))
 
@@ -82,7 +89,7 @@ def _only_reply(reply: Conversation) -> str:
 
 # --- Anthropic HH-RLHF -----------------------------------------------------------------------------------
 
-_HH_MARK = re.compile(r"\n\n(Human|Assistant):")
+_HH_MARK = re.compile(r"(?:\A\s*|\n\n)(Human|Assistant):")  # editions without white space at the ends begin at once
 _HH_ROLES = {"Human": "user", "Assistant": "assistant"}
 
 
@@ -126,9 +133,10 @@ def read_pku(row: Row, prefer: str | None) -> PreferencePair:
     safe = [fields.flag(row, f"is_response_{i}_safe") for i in (0, 1)]
     categories = [fields.true_names(row, f"response_{i}_harm_category") for i in (0, 1)]
     chosen = PREFERENCES[prefer](row)
+    asked: Conversation = ({"role": "user", "content": fields.text(row, "prompt")},)
     return PreferencePair(
         id=fields.optional_text(row, "id"),
-        prompt=({"role": "user", "content": fields.text(row, "prompt")},),
+        prompt=_after_system(row, asked),
         chosen=responses[chosen],
         rejected=responses[1 - chosen],
         chosen_safe=safe[chosen],
@@ -168,13 +176,96 @@ PREFERENCES: dict[str, Callable[[Row], int]] = {
 """PKU-SafeRLHF's `prefer`: which response is the chosen one, 0 or 1."""
 
 
+# --- a prompt that stands in columns of another name ------------------------------------------------------
+
+
+def read_instruction(row: Row, prefer: str | None, *, columns: tuple[str, ...]) -> PreferencePair:
+    """A user's message in one column or several, joined by line breaks; `history` holds earlier turns.
+
+    Sources: Intel/orca_dpo_pairs (system, question, chosen, rejected; in argilla's edition `input` in place of
+    `question`); the Alpaca preference form of LLaMA-Factory (data/README.md there: instruction, input, system,
+    history), which joins instruction and input in the same way.
+    """
+    parts = [part for column in columns if (part := fields.optional_text(row, column))]
+    asked: Conversation = ({"role": "user", "content": "\n".join(parts)},)
+    if not parts:
+        raise BdpoError(f"{' and '.join(map(repr, columns))} are empty: a reply needs something to reply to.")
+    return _labelled(row, (*fields.exchanges(row, "history"), *asked), *_replies(row))
+
+
+CONVERSATION_COLUMNS = ("conversations", "conversation", "messages", "trajectory")
+
+
+def read_sharegpt(row: Row, prefer: str | None) -> PreferencePair:
+    """The turns before the reply in a column of messages, and one message or text a reply.
+
+    Sources: the ShareGPT preference form of LLaMA-Factory (conversations, chosen, rejected with from and value);
+    openbmb/UltraInteract_pair (trajectory, and replies as text); axolotl's chat_template.default (messages).
+    """
+    columns = (name for name in CONVERSATION_COLUMNS if fields.holds_messages(row.get(name)))
+    column = next(columns, CONVERSATION_COLUMNS[0])
+    return _labelled(row, _checked_prompt(fields.conversation_or_text(row, column), column), *_replies(row))
+
+
+def _replies(row: Row) -> tuple[str, str]:
+    """Chosen and rejected, each as text or as one message of the assistant."""
+    cells = [fields.conversation_or_text(row, column) for column in ("chosen", "rejected")]
+    chosen, rejected = (cell if isinstance(cell, str) else _only_reply(cell) for cell in cells)
+    return chosen, rejected
+
+
+_STRENGTHS = ("preference_strength", "overall_preference")
+_HELPSTEER_TURN = re.compile(r"\s*<extra_id_1>(User|Assistant)\n")
+_HELPSTEER_ROLES = {"User": "user", "Assistant": "assistant"}
+
+
+def read_helpsteer(row: Row, prefer: str | None) -> PreferencePair:
+    """HelpSteer2-Preference and HelpSteer3: two responses, and from -3 (the first is much better) to 3 (the second).
+
+    The prompt is `context`, messages, or `prompt`, text in which HelpSteer2 marks the turns after the first.
+    Source: https://huggingface.co/datasets/nvidia/HelpSteer2 and /HelpSteer3 (columns in their READMEs).
+    """
+    first, second = (_either(row, f"response_{i}", f"response{i}") for i in (1, 2))
+    strength = _strength(row, _either(row, *_STRENGTHS))
+    if not strength:
+        raise Dropped("neither response is preferred")
+    column = _either(row, "prompt", "context")
+    prompt = fields.conversation_or_text(row, column)
+    if isinstance(prompt, str):
+        said, *marked = _HELPSTEER_TURN.split(prompt)
+        turns = [("User", said), *zip(marked[::2], marked[1::2], strict=True)]
+        prompt = tuple({"role": _HELPSTEER_ROLES[speaker], "content": text} for speaker, text in turns)
+    replies = [fields.text(row, column) for column in (first, second)]
+    chosen, rejected = replies if strength < 0 else replies[::-1]
+    return _labelled(row, _checked_prompt(prompt, column), chosen, rejected)
+
+
+def _either(row: Row, *columns: str) -> str:
+    return next((column for column in columns if column in row), columns[0])
+
+
+def _strength(row: Row, column: str) -> int:
+    """A whole number from -3 to 3; 0 where nobody compared the two."""
+    fields.require(row, column)
+    cell = row[column]
+    if cell is None or cell == "":
+        return 0
+    try:
+        strength = float(cell)
+    except (TypeError, ValueError):
+        strength = math.nan
+    if strength not in range(-3, 4):
+        raise BdpoError(f"'{column}' is {cell!r}: it must be a whole number from -3 to 3.")
+    return int(strength)
+
+
 # --- what the readers share, and the table ---------------------------------------------------------------
 
 
 def _labelled(row: Row, prompt: Conversation | str, chosen: str, rejected: str) -> PreferencePair:
     return PreferencePair(
         id=fields.optional_text(row, "id"),
-        prompt=prompt,
+        prompt=_after_system(row, prompt),
         chosen=chosen,
         rejected=rejected,
         chosen_safe=fields.flag(row, "chosen_safe"),
@@ -184,20 +275,46 @@ def _labelled(row: Row, prompt: Conversation | str, chosen: str, rejected: str) 
     )
 
 
-def _checked_prompt(prompt: Conversation | str) -> Conversation | str:
+def _checked_prompt(prompt: Conversation | str, column: str = "prompt") -> Conversation | str:
     if not prompt:
-        raise BdpoError("'prompt' is empty: a reply needs something to reply to.")
+        raise BdpoError(f"'{column}' is empty: a reply needs something to reply to.")
     if not isinstance(prompt, str) and prompt[-1]["role"] != "user":
-        raise BdpoError(f"the last message of 'prompt' is the {prompt[-1]['role']}'s: it must be the user's.")
+        raise BdpoError(f"the last message of '{column}' is the {prompt[-1]['role']}'s: it must be the user's.")
     return prompt
+
+
+def _after_system(row: Row, prompt: Conversation | str) -> Conversation | str:
+    """The prompt after the text of a `system` column, which makes a text prompt the user's message."""
+    said = fields.optional_text(row, "system")
+    if not said.strip():
+        return prompt
+    turns = as_conversation(prompt)
+    if turns[0]["role"] != "system":
+        return ({"role": "system", "content": said}, *turns)
+    if turns[0]["content"] != said:
+        raise BdpoError("'system' and the system message in the prompt differ: leave one of them.")
+    return turns
+
+
+def as_conversation(prompt: Conversation | str) -> Conversation:
+    """A text prompt as one message of the user."""
+    return ({"role": "user", "content": prompt},) if isinstance(prompt, str) else prompt
 
 
 @dataclass(frozen=True)
 class Format:
-    """A pair format: how a row of it is told from others, and how it is read."""
+    """A pair format: how a row of it is told from others, how it is read, and what of it may hold the prompt."""
 
     matches: Callable[[Row], bool]
     read: Callable[[Row, str | None], PreferencePair]
+    prompt: tuple[str, ...] = ("prompt",)  # columns that its reader takes the prompt from, beside `system`
+    replies: tuple[str, ...] = ("chosen", "rejected")
+    more: tuple[str, ...] = LABELS
+
+    @property
+    def columns(self) -> tuple[str, ...]:
+        """Every column that the reader reads."""
+        return (*self.prompt, "system", *self.replies, *self.more)
 
 
 def _is_pku(row: Row) -> bool:
@@ -206,13 +323,36 @@ def _is_pku(row: Row) -> bool:
 
 def _is_hh(row: Row) -> bool:
     chosen = str(row.get("chosen"))
-    return "prompt" not in row and "\n\nHuman:" in chosen and "\n\nAssistant:" in chosen
+    marks = ("\n\nHuman:" in chosen, "\n\nAssistant:" in chosen, chosen.lstrip().startswith("Human:"))
+    return "prompt" not in row and sum(marks) >= 2  # two of them, as one human turn, or none answered, leaves one out
+
+
+def _is_helpsteer(row: Row) -> bool:
+    responses = all(not row.keys().isdisjoint({f"response_{i}", f"response{i}"}) for i in (1, 2))
+    return responses and not row.keys().isdisjoint(_STRENGTHS)
+
+
+def _has_lone_replies(row: Row) -> bool:
+    """Replies without the prompt, which may then stand in a column of another name."""
+    cells = (row.get("chosen"), row.get("rejected"))
+    return "prompt" not in row and all(fields.is_plain_text(cell) or fields.is_one_message(cell) for cell in cells)
+
+
+def _is_alpaca(row: Row) -> bool:
+    return _has_lone_replies(row) and "instruction" in row
+
+
+def _is_orca(row: Row) -> bool:
+    return _has_lone_replies(row) and not row.keys().isdisjoint({"question", "input"})
+
+
+def _is_sharegpt(row: Row) -> bool:
+    return _has_lone_replies(row) and any(fields.holds_messages(row.get(name)) for name in CONVERSATION_COLUMNS)
 
 
 def _is_canonical(row: Row) -> bool:
     """A prompt or safety labels beside replies that are text; TRL's explicit standard shape reads the same."""
-    replies = (row.get("chosen"), row.get("rejected"))
-    are_text = all(isinstance(reply, str) and not reply.startswith("[{") for reply in replies)
+    are_text = all(fields.is_plain_text(row.get(reply)) for reply in ("chosen", "rejected"))
     return are_text and not row.keys().isdisjoint({"prompt", "chosen_safe", "rejected_safe"})
 
 
@@ -221,9 +361,31 @@ def _is_trl(row: Row) -> bool:
 
 
 FORMATS: dict[str, Format] = {
-    "pku": Format(_is_pku, read_pku),
-    "hh": Format(_is_hh, read_hh),
+    "pku": Format(
+        _is_pku,
+        read_pku,
+        replies=("response_0", "response_1"),
+        more=("id", "is_response_0_safe", "is_response_1_safe", "response_0_harm_category", "response_1_harm_category",
+              "better_response_id", "safer_response_id"),
+    ),
+    "helpsteer": Format(
+        _is_helpsteer,
+        read_helpsteer,
+        prompt=("prompt", "context"),
+        replies=("response_1", "response_2", "response1", "response2"),
+        more=(*_STRENGTHS, *LABELS),
+    ),
+    "hh": Format(_is_hh, read_hh, prompt=()),
+    "sharegpt": Format(_is_sharegpt, read_sharegpt, prompt=CONVERSATION_COLUMNS),
+    "alpaca": Format(
+        _is_alpaca,
+        partial(read_instruction, columns=("instruction", "input")),
+        prompt=("instruction", "input", "history"),
+    ),
+    "orca": Format(
+        _is_orca, partial(read_instruction, columns=("question", "input")), prompt=("question", "input", "history")
+    ),
     "canonical": Format(_is_canonical, read_canonical),
     "trl": Format(_is_trl, read_trl),
-}
+}  # fmt: skip
 """The formats by name, in the order in which they are tried on a row."""

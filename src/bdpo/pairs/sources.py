@@ -15,7 +15,8 @@ import os
 import re
 import sys
 import zlib
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from importlib.resources import files
 from importlib.resources.abc import Traversable
@@ -23,6 +24,7 @@ from pathlib import Path
 from typing import Any
 
 from bdpo.errors import BdpoError, first_line
+from bdpo.files import expanded, read_bytes
 from bdpo.pairs.fields import Row
 
 PlacedRow = tuple[str, Row | BdpoError]
@@ -52,7 +54,7 @@ def open_source(data: str | Path, split: str | None = None, config: str | None =
             it.
     """
     hub = _is_hub_name(data)
-    path = Path(os.path.expanduser(data))
+    path = expanded(data)
     if config is not None and not hub:
         raise BdpoError(f"{data}: only a hub data set has a config; leave config '{config}' out.")
     if data == "starter":
@@ -98,7 +100,7 @@ def _starter_source(split: str) -> Source:
 def _read(path: Path | Traversable, where: str, reader: FileReader) -> list[PlacedRow]:
     """All rows of one file: everything that can go wrong with a file as a whole is told here."""
     try:
-        content = path.read_bytes()
+        content = read_bytes(path) if isinstance(path, Path) else path.read_bytes()
         if path.name.lower().endswith(".gz"):
             content = gzip.decompress(content)
         return list(reader(content))
@@ -122,7 +124,7 @@ def _jsonl_rows(content: bytes) -> Iterator[PlacedRow]:
 
 def _json_row(line: bytes) -> Row | BdpoError:
     try:
-        return as_row(json.loads(line.decode()))
+        return as_row(json.loads(line.decode(), object_pairs_hook=_object))
     except UnicodeDecodeError as error:
         return BdpoError(f"not UTF-8 (byte {error.start + 1} of the line): save the file as UTF-8.")
     except json.JSONDecodeError as error:
@@ -137,7 +139,7 @@ def _json_rows(content: bytes) -> Iterator[PlacedRow]:
         yield from _jsonl_rows(content)
         return
     try:
-        cells = json.loads(content.decode("utf-8-sig"))
+        cells = json.loads(content.decode("utf-8-sig"), object_pairs_hook=_object)
     except UnicodeDecodeError as error:
         yield _not_utf8(content, error)
     except json.JSONDecodeError as error:
@@ -148,11 +150,27 @@ def _json_rows(content: bytes) -> Iterator[PlacedRow]:
         yield from ((f"row {number}", as_row(cell)) for number, cell in enumerate(cells, start=1))
 
 
+def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any] | BdpoError:
+    """A JSON object, or what is wrong in it: a key that stands there twice, of which Python would take the last."""
+    row = dict(pairs)
+    if len(row) == len(pairs):
+        return next(filter(None, map(_fault, row.values())), row)
+    twice = next(key for key, n in Counter(key for key, _ in pairs).items() if n > 1)
+    return BdpoError(f"the key '{twice}' is given twice in one object: leave one of them.")
+
+
+def _fault(cell: Any) -> BdpoError | None:
+    if isinstance(cell, list):
+        return next(filter(None, map(_fault, cell)), None)
+    return cell if isinstance(cell, BdpoError) else None
+
+
 def _csv_rows(content: bytes) -> Iterator[PlacedRow]:
     csv.field_size_limit(sys.maxsize)  # a long conversation exceeds the default of 128 KiB
     line = 1  # where a row begins: its cells may hold line breaks
     try:
         rows = csv.DictReader(io.StringIO(content.decode("utf-8-sig"), newline=""), strict=True)
+        _check_header(rows.fieldnames or ())
         columns = len(rows.fieldnames or ())
         line = rows.line_num + 1
         for row in rows:
@@ -166,11 +184,29 @@ def _csv_rows(content: bytes) -> Iterator[PlacedRow]:
         yield f"line {line}", BdpoError(f"not CSV ({error}): check its quotes.")
 
 
+def _check_header(columns: Sequence[str]) -> None:
+    """BdpoError where a column stands there twice, or the whole header is one cell that another delimiter divides."""
+    _refuse_twice(columns, "the header (line 1)")
+    delimiter = next((mark for mark in ";\t|" if len(columns) == 1 and mark in columns[0]), None)
+    if delimiter is not None:
+        raise BdpoError(
+            f"the header (line 1) is one column, divided by {delimiter!r} and not by commas: save the file with commas."
+        )
+
+
+def _refuse_twice(columns: Sequence[str], where: str) -> None:
+    twice = next((name for name, n in Counter(columns).items() if name and n > 1), None)
+    if twice is not None:
+        raise BdpoError(f"{where} has the column '{twice}' twice: rename one of them, or take it out.")
+
+
 def _parquet_rows(content: bytes) -> Iterator[PlacedRow]:
     import pyarrow.parquet  # slow to import, and only needed here
 
     try:
-        table = pyarrow.parquet.read_table(io.BytesIO(content))
+        file = pyarrow.parquet.ParquetFile(io.BytesIO(content))
+        _refuse_twice(file.schema_arrow.names, "the table")
+        table = file.read()
     except (pyarrow.ArrowException, OSError) as error:
         raise BdpoError(f"not a Parquet file ({first_line(error)}); write it again.") from None
     for number, row in enumerate(table.to_pylist(), start=1):
@@ -193,7 +229,7 @@ def _not_utf8(content: bytes, error: UnicodeDecodeError) -> PlacedRow:
 
 def as_row(cell: Any) -> Row | BdpoError:
     """The cell as a row, or the fault where it is none."""
-    if isinstance(cell, Mapping):
+    if isinstance(cell, Mapping | BdpoError):
         return cell
     return BdpoError(f"a {type(cell).__name__}, not an object: a row is one object with named columns.")
 

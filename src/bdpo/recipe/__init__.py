@@ -1,7 +1,10 @@
 """A run from beginning to end, as a recipe says.
 
 sections.py  what a recipe may say
+data.py      the pairs of a run
+parts.py     what the sections say, as objects: configuration, model, tokenizer, adapter
 run.py       read the pairs, score them, train, evaluate on held-out pairs, save
+folder.py    the folder of a run; checkpoints.py the checkpoints in it
 dryrun.py    what a run would be; memory.py estimates its memory
 callback.py  evaluate while training
 card.py      the model card of a run

@@ -10,11 +10,12 @@ from typing import Any, Protocol
 from transformers import TrainerCallback
 from transformers.utils import logging
 
-from bdpo.evaluate.evaluation import Plan, Subject, answers, plan_tasks
-from bdpo.evaluate.generate import LocalGenerator
-from bdpo.evaluate.judges import DEGENERATE, Judge
-from bdpo.evaluate.replies import Sampling
-from bdpo.evaluate.results import Outcome
+from bdpo.evaluate.evaluation import Subject, answers
+from bdpo.evaluate.judges import DEGENERATE, UNFINISHED, UNJUDGED, Judge
+from bdpo.evaluate.plan import Plan, plan_tasks
+from bdpo.evaluate.replies.collect import Sampling
+from bdpo.evaluate.replies.generate import LocalGenerator
+from bdpo.evaluate.results.outcomes import Outcome
 from bdpo.recipe.sections import EvaluateSection
 
 logger = logging.get_logger(__name__)
@@ -32,7 +33,8 @@ class EvaluationCallback(TrainerCallback):
     """Evaluates at the beginning, every so many steps and at the end; stops on over-refusal or displacement.
 
     Logged are `evaluate/BENCHMARK`, the score of each benchmark, and `evaluate/degenerate`, the share of judged
-    replies that are loops, echoes or empty. Every process does the same, so that all stop at the same step.
+    replies that are loops, echoes or empty; of a model that thinks also `evaluate/unfinished`, the share of replies
+    whose thought never ends. Every process does the same, so that all stop at the same step.
 
     Args:
         section: what the recipe says (see `EvaluateSection`).
@@ -85,9 +87,12 @@ class EvaluationCallback(TrainerCallback):
         subject = Subject("", "", "", LocalGenerator(model, tokenizer), model, tokenizer)
         outcomes = {task.name: answers(task, subject, self.judge) for task in self.tasks}
         logs = {f"evaluate/{name}": _mean(found) for name, found in outcomes.items()}
-        judged = [outcome for found in outcomes.values() for outcome in found if outcome.verdict]
+        said = [outcome for found in outcomes.values() for outcome in found]
+        judged = [outcome.verdict for outcome in said if outcome.verdict and outcome.verdict not in UNJUDGED]
         if judged:
-            logs["evaluate/degenerate"] = sum(outcome.verdict == DEGENERATE for outcome in judged) / len(judged)
+            logs["evaluate/degenerate"] = judged.count(DEGENERATE) / len(judged)
+        if any(outcome.thought for outcome in said):
+            logs["evaluate/unfinished"] = sum(outcome.verdict == UNFINISHED for outcome in said) / len(said)
         if self.trainer is not None:
             due = control.should_log
             self.trainer.log(logs)

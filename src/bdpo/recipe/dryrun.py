@@ -12,12 +12,14 @@ from rich.console import Console
 from transformers import AutoConfig, AutoModelForCausalLM
 
 from bdpo import models
-from bdpo.errors import BdpoError
+from bdpo.errors import BdpoError, first_line
 from bdpo.pairs import CheckReport, LoadedPairs, check_pairs
 from bdpo.recipe.card import method_name
+from bdpo.recipe.data import read_data
 from bdpo.recipe.memory import Memory, Shape, training_memory
-from bdpo.recipe.run import bdpo_config, chat_template, lora_config, read_data, token_lengths
+from bdpo.recipe.parts import bdpo_config, load_tokenizer, lora_config, token_lengths
 from bdpo.recipe.sections import Recipe
+from bdpo.terminal import say
 from bdpo.train.batches import Filler, StepSampler
 from bdpo.train.config import BDPOConfig
 from bdpo.train.prepare import refuse_second_adapter, training_steps, with_adapter
@@ -55,7 +57,7 @@ class DryRun:
             f"Nothing was trained. The run would go to {self.out}.",
         )
         for line in lines:
-            console.print(line, highlight=False, soft_wrap=True)
+            say(console, line)
 
 
 def dry_run(recipe: Recipe, out: Path) -> DryRun:
@@ -66,11 +68,10 @@ def dry_run(recipe: Recipe, out: Path) -> DryRun:
     """
     args = bdpo_config(recipe, out)
     model = _meta_model(recipe)
-    tokenizer = models.load_tokenizer(recipe.model.name, revision=recipe.model.revision)
-    tokenizer.chat_template = chat_template(recipe) or tokenizer.chat_template
+    tokenizer = load_tokenizer(recipe)
     data = read_data(recipe)
     loaded = LoadedPairs(data.train, recipe.data.train, "as read", len(data.train), data.counts)
-    lengths = token_lengths(recipe, tokenizer, data.train)
+    lengths = token_lengths(recipe, tokenizer, data.train, model.config)
     steps, largest = _steps(args, lengths)
     shape = _shape(model, [lengths[i] for i in largest])
     dtype = str(model.dtype).removeprefix("torch.") if recipe.model.dtype == "auto" else recipe.model.dtype
@@ -100,11 +101,19 @@ def dry_run(recipe: Recipe, out: Path) -> DryRun:
 def _meta_model(recipe: Recipe) -> Any:
     """The model as it would be trained, on the meta device: it has shapes, and nothing is allocated."""
     section = recipe.model
-    config = AutoConfig.from_pretrained(models.base_folder(section.name, revision=section.revision))
+    config = models.from_files(AutoConfig, models.base_folder(section.name, revision=section.revision))
     folder = models.resolve(section.name, revision=section.revision)
+    how = {} if section.attn_implementation is None else {"attn_implementation": section.attn_implementation}
+    try:
+        with torch.device("meta"):
+            model: Any = models.from_config(AutoModelForCausalLM, config.get_text_config(), **how)
+    except models.LOADING_ERRORS as error:
+        raise BdpoError(f"Cannot load the model in {folder}: {first_line(error)}") from error
+    carries = (folder / "adapter_config.json").exists()
+    if carries:
+        models.fit_vocabulary(model, folder)
     with torch.device("meta"):
-        model: Any = AutoModelForCausalLM.from_config(config.get_text_config())
-        if (folder / "adapter_config.json").exists():
+        if carries:
             from peft import PeftConfig, get_peft_model
 
             carried = PeftConfig.from_pretrained(str(folder))

@@ -7,30 +7,33 @@ adapter or model with its tokenizer, `metrics.json` and README.md, the model car
 
 from __future__ import annotations
 
-import random
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import yaml
 from transformers import TrainerCallback
-from transformers.integrations import get_available_reporting_integrations
+from transformers.utils import logging
 
-from bdpo import models
 from bdpo.errors import BdpoError, first_line
 from bdpo.files import key_difference, read_json, write_json, write_whole
-from bdpo.pairs import LoadedPairs, PreferencePair, check_pairs, control_tokens, load_pairs, pairs_for_loss
-from bdpo.processes import Stop, stoppable
+from bdpo.models import LoadedModel
+from bdpo.pairs import PreferencePair
+from bdpo.pairs.control import plain_marks
+from bdpo.processes import Stop, processes, stoppable
 from bdpo.recipe.card import model_card
 from bdpo.recipe.checkpoints import CheckpointKeeper, Checkpoints
+from bdpo.recipe.data import RunData, read_data, refuse_errors
 from bdpo.recipe.folder import CARD, RECIPE, SCORES, STEP, TORN, claimed, explained, save_result
-from bdpo.recipe.sections import DataSection, Recipe, parse_recipe
+from bdpo.recipe.parts import bdpo_config, load_model, lora_config
+from bdpo.recipe.sections import Recipe, parse_recipe
 from bdpo.score import ScoredData, score
-from bdpo.tokens import tokenize_pairs
-from bdpo.train import BDPOConfig, BDPOTrainer
+from bdpo.secrets import refuse_secrets
+from bdpo.train import BDPOTrainer
 from bdpo.train.prepare import refuse_second_adapter
 
+logger = logging.get_logger(__name__)
 # What a resumed run may say otherwise, since no weight depends on it: what is shown and kept, and how scoring is done.
 _MAY_DIFFER = {"train.logging_steps", "train.report_to", "train.save_total_limit", "train.disable_tqdm",
                "train.displacement_alarm", "score.batch_tokens", "score.dir",
@@ -38,15 +41,6 @@ _MAY_DIFFER = {"train.logging_steps", "train.report_to", "train.save_total_limit
                "train.per_device_train_batch_size", "train.gradient_accumulation_steps", "train.tokens_per_batch",
                "train.per_device_eval_batch_size"}  # fmt: skip
 _LENGTH = {"train.num_train_epochs", "train.max_steps"}  # likewise, where the learning rate does not depend on it
-
-
-@dataclass(frozen=True)
-class RunData:
-    """The pairs of a run, and what happened to rows on the way (by reason)."""
-
-    train: list[PreferencePair]
-    eval: list[PreferencePair]
-    counts: dict[str, int]
 
 
 @dataclass(frozen=True)
@@ -64,23 +58,13 @@ class RunResult:
         return self.trainer.state.log_history
 
 
-def bdpo_config(recipe: Recipe, out: str | Path) -> BDPOConfig:
-    """The flat configuration of the trainer."""
-    defaults: dict[str, Any] = {"report_to": "none", "save_total_limit": 2}
-    try:
-        args = BDPOConfig(**{**defaults, **recipe.train, "output_dir": str(out)}, **vars(recipe.options()))
-    except (ValueError, ImportError) as error:  # TrainingArguments' own checks
-        raise BdpoError(f"train: {' '.join(str(error).split())}") from error
-    if args.eval_strategy != "no" and recipe.data.eval is None and not recipe.data.holdout:
-        raise BdpoError("train.eval_strategy needs held-out pairs: set data.eval or data.holdout, or leave it out.")
-    missing = sorted(set(args.report_to or ()) - set(get_available_reporting_integrations()))
-    if missing:
-        raise BdpoError(f"train.report_to names {missing[0]}, which is not installed: pip install 'bdpo[trackers]'.")
-    return args
-
-
 def run_recipe(
-    recipe: Recipe, out: str | Path, *, resume: bool = False, callbacks: Sequence[TrainerCallback] = ()
+    recipe: Recipe,
+    out: str | Path,
+    *,
+    resume: bool = False,
+    callbacks: Sequence[TrainerCallback] = (),
+    on_data: Callable[[RunData], None] | None = None,
 ) -> RunResult:
     """Train as the recipe says and leave everything in `out`.
 
@@ -89,27 +73,32 @@ def run_recipe(
     Args:
         resume: go on from the newest complete checkpoint in `out`; recipe and scores must be those it was made with.
         callbacks: handed to the trainer; one with a method `attach` is given it, so that it can log.
+        on_data: called on the main process with the data, before the model is loaded.
 
     Raises:
         BdpoError: anything a user can mend, before training wherever that can be.
     """
+    refuse_secrets(recipe.model_dump(), "recipe")  # one made in Python was not read by `parse_recipe`
     with claimed(Path(out), resume) as found, stoppable() as stop, explained(Path(out)):
-        return _run(recipe, Path(out), found, stop, callbacks)
+        return _run(recipe, Path(out), found, stop, callbacks, on_data)
 
 
-def _run(recipe: Recipe, out: Path, found: Checkpoints, stop: Stop, callbacks: Sequence[TrainerCallback]) -> RunResult:
+def _run(
+    recipe: Recipe, out: Path, found: Checkpoints, stop: Stop, callbacks: Sequence[TrainerCallback],
+    on_data: Callable[[RunData], None] | None,
+) -> RunResult:  # fmt: skip
     args = bdpo_config(recipe, out)
     if found.complete:
         _refuse_other_recipe(recipe, args.pairs_per_step, out)
     data = read_data(recipe)
-    _refuse_errors(recipe, data)
+    if on_data is not None and processes().is_main_process:
+        on_data(data)
+    refuse_errors(recipe, data)
     loaded = load_model(recipe)
     refuse_second_adapter(loaded.model, recipe.peft)
-    options = args.scoring()
-    scores = score(loaded.model, loaded.tokenizer, data.train, recipe.score.dir, options)
-    eval_scores = None
-    if data.eval:
-        eval_scores = score(loaded.model, loaded.tokenizer, data.eval, options=options, training=scores.manifest)
+    peft_config = lora_config(recipe)
+    _warn_of_plain_marks(loaded.tokenizer, data.train)
+    scores, eval_scores = _scored(recipe, loaded, data)
     keeper = CheckpointKeeper(stop, args.save_total_limit, found.passed_over)
     args.save_total_limit = None
     trainer = BDPOTrainer(
@@ -118,7 +107,7 @@ def _run(recipe: Recipe, out: Path, found: Checkpoints, stop: Stop, callbacks: S
         train_dataset=scores,
         eval_dataset=eval_scores,
         processing_class=loaded.tokenizer,
-        peft_config=lora_config(recipe),
+        peft_config=peft_config,
         callbacks=[*callbacks, keeper],
     )
     for callback in callbacks:
@@ -140,111 +129,25 @@ def _run(recipe: Recipe, out: Path, found: Checkpoints, stop: Stop, callbacks: S
     return RunResult(out, metrics, scores, trainer)
 
 
-def read_data(recipe: Recipe) -> RunData:
-    """Training and held-out pairs as the recipe's data section says; needs no weights of the model."""
-    section, model = recipe.data, recipe.model
-    strip = section.strip_control_tokens
-    controls = control_tokens(models.load_tokenizer(model.name, revision=model.revision)) if strip else ()
-    loaded = _load(section, section.train, section.split, controls)
-    counts, pairs = dict(loaded.counts), loaded.pairs
-    if section.eval is not None:
-        held = _load(section, section.eval, section.eval_split, controls).pairs
-    else:
-        pairs, held = hold_out(pairs, section.holdout, section.seed)
-    if section.limit is not None and section.limit < len(pairs):
-        counts["dropped: beyond data.limit"] = len(pairs) - section.limit
-        pairs = random.Random(section.seed).sample(pairs, section.limit)
-    pairs, changed = pairs_for_loss(recipe.loss.name, pairs)
-    held, _ = pairs_for_loss(recipe.loss.name, held)
-    counts |= changed
-    if not pairs:
-        raise BdpoError(
-            f"{section.train}: no pairs are left to train on; lower data.holdout or look at the data check."
+def _scored(recipe: Recipe, loaded: LoadedModel, data: RunData) -> tuple[ScoredData, ScoredData | None]:
+    """Stage 1 over training and held-out pairs; scores already made are taken as they are."""
+    options = recipe.options().scoring()
+    scores = score(
+        loaded.model, loaded.tokenizer, data.train, recipe.score.dir, options,
+        elsewhere="name another score.dir, leave it out, or say the data section (holdout, limit, seed) as when it was "
+                  "scored",
+    )  # fmt: skip
+    if not data.eval:
+        return scores, None
+    return scores, score(loaded.model, loaded.tokenizer, data.eval, options=options, training=scores.manifest)
+
+
+def _warn_of_plain_marks(tokenizer: Any, pairs: Sequence[PreferencePair]) -> None:
+    marks = () if isinstance(pairs[0].prompt, str) else plain_marks(tokenizer)
+    if marks:
+        logger.warning(
+            f"The chat template marks turns with plain text, which any text can imitate: {', '.join(marks)}."
         )
-    return RunData(pairs, held, counts)
-
-
-def _refuse_errors(recipe: Recipe, data: RunData) -> None:
-    """Stop at what `bdpo data check` calls an error in the training pairs."""
-    source = recipe.data.train
-    report = check_pairs(LoadedPairs(data.train, source, "as read", len(data.train), data.counts))
-    for error in report.findings:
-        if error.severity == "error":
-            raise BdpoError(
-                f"{source}: {error.name.replace('_', ' ')} in {error.count} pairs (first: {error.examples[0]}). "
-                f"{error.explanation} `bdpo data check {source}` shows all."
-            )
-
-
-def hold_out(pairs: list[PreferencePair], size: int, seed: int) -> tuple[list[PreferencePair], list[PreferencePair]]:
-    """Split off about `size` pairs, drawn by prompt, so that no prompt stands on both sides: (rest, held out)."""
-    by_prompt: dict[str, list[PreferencePair]] = {}
-    for pair in pairs:
-        by_prompt.setdefault(repr(pair.prompt), []).append(pair)
-    prompts = list(by_prompt)
-    random.Random(seed).shuffle(prompts)
-    held: list[PreferencePair] = []
-    while prompts and len(held) < size:
-        held += by_prompt[prompts.pop()]
-    chosen = {pair.id for pair in held}
-    return [pair for pair in pairs if pair.id not in chosen], held
-
-
-def load_model(recipe: Recipe) -> models.LoadedModel:
-    """The model of the recipe, on this process's device."""
-    section = recipe.model
-    return models.load(
-        section.name,
-        dtype=section.dtype,
-        attn_implementation=section.attn_implementation,
-        revision=section.revision,
-        quantization=section.quantization,
-        chat_template=chat_template(recipe),
-        trainable_adapter=recipe.peft is None,
-        on_device=True,
-    )
-
-
-def chat_template(recipe: Recipe) -> str | None:
-    """The recipe's own chat template, read from its file where a .jinja file is named."""
-    template = recipe.model.chat_template
-    if template is None or not template.endswith(".jinja"):
-        return template
-    try:
-        return Path(template).read_text(encoding="utf-8")
-    except OSError as error:
-        raise BdpoError(f"model.chat_template: {template} cannot be read ({error.strerror}).") from error
-
-
-def lora_config(recipe: Recipe) -> Any | None:
-    """The peft section as a LoraConfig; all linear layers unless it says otherwise."""
-    if recipe.peft is None:
-        return None
-    from peft import LoraConfig
-
-    try:
-        return LoraConfig(**{"task_type": "CAUSAL_LM", "target_modules": "all-linear", **recipe.peft})
-    except (TypeError, ValueError) as error:
-        raise BdpoError(f"peft: {error}") from error
-
-
-def token_lengths(recipe: Recipe, tokenizer: Any, pairs: Sequence[PreferencePair]) -> list[tuple[int, int, int]]:
-    """Tokens of prompt, chosen and rejected of each pair, after truncation."""
-    tokenized = tokenize_pairs(tokenizer, pairs, max_length=recipe.data.max_length).pairs
-    return [(len(pair.prompt_ids), len(pair.chosen_ids), len(pair.rejected_ids)) for pair in tokenized]
-
-
-def _load(section: DataSection, data: str, split: str | None, controls: Sequence[str]) -> LoadedPairs:
-    return load_pairs(
-        data,
-        split=split,
-        config=section.config,
-        format=section.format,
-        prefer=section.prefer,
-        sample=section.sample,
-        seed=section.seed,
-        strip_control_tokens=controls,
-    )
 
 
 def _refuse_other_recipe(recipe: Recipe, pairs_per_step: int, out: Path) -> None:

@@ -4,16 +4,31 @@ from __future__ import annotations
 
 import dataclasses
 import difflib
+import json
+import re
 from pathlib import Path
 from typing import Any, Literal, get_args, get_type_hints
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError, create_model, model_validator
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    JsonValue,
+    TypeAdapter,
+    ValidationError,
+    create_model,
+    model_validator,
+)
 
 from bdpo.errors import BdpoError
+from bdpo.files import read_bytes
 from bdpo.method.losses import loss_parameters
+from bdpo.recipe.yaml_text import as_meant, load_yaml
+from bdpo.secrets import refuse_secrets
 from bdpo.train.config import BDPOConfig
 from bdpo.train.options import RECIPE_KEYS, MethodOptions
+from bdpo.train.trl import without_trl
 
 
 class Section(BaseModel):
@@ -28,9 +43,10 @@ class ModelSection(Section):
     name: str = "starter"  # starter, a folder, a PEFT adapter folder, a .gguf file, or a hub name
     revision: str | None = None  # of a hub name
     dtype: Literal["auto", "float32", "bfloat16", "float16"] = "float32"
-    attn_implementation: str | None = None  # sdpa or eager; others fall back to the padded layout
+    attn_implementation: str | None = None  # sdpa, eager or flex_attention; others fall back to the padded layout
     quantization: Literal["4bit"] | None = None  # QLoRA; needs the extra `qlora`
     chat_template: str | None = None  # a Jinja template that replaces the tokenizer's, or the path of one
+    chat_template_kwargs: dict[str, JsonValue] = {}  # variables of the template, such as enable_thinking: false
 
 
 class DataSection(Section):
@@ -41,14 +57,20 @@ class DataSection(Section):
     eval: str | None = None  # None: `holdout` pairs of the training data
     eval_split: str | None = None
     config: str | None = None  # configuration of a hub data set
-    format: str | None = None  # None: recognised; canonical, trl, hh, pku
+    format: str | None = None  # None: recognised; canonical, trl, hh, pku, orca, alpaca, sharegpt, helpsteer
+    columns: dict[str, str] = {}  # our name of a column: its name in the data, such as {prompt: question}
+    as_chat: bool = False  # a text prompt becomes one message of the user; else the model continues it as it stands
     prefer: Literal["safety-protocol", "safer", "helpful"] | None = None  # PKU-SafeRLHF: must be said
+    conflicts: Literal["majority", "drop", "error"] = "majority"  # two replies that are preferred both ways
+    duplicates: Literal["keep", "drop"] = "drop"  # the same pair again
     sample: int | None = Field(default=None, ge=1)  # PKU-SafeRLHF: so many safe-prompt and so many unsafe-prompt pairs
     limit: int | None = Field(default=None, ge=1)  # train on so many pairs, drawn with `seed`
     # hold so many pairs out for evaluation, drawn with `seed`, none sharing a prompt with training
     holdout: int = Field(default=0, ge=0)
     seed: int = 0
     max_length: int | None = Field(default=1024, ge=2)  # prompt + longer reply [tokens]
+    # of a reply: keep trains on it as on the rest of the reply, drop takes it out of replies and prompts
+    reasoning: Literal["keep", "drop"] = "keep"
     strip_control_tokens: bool = False  # strip control tokens found in the text; else such a pair is an error
 
 
@@ -59,9 +81,9 @@ def _of_table(section: str) -> type[Section]:
     for key, option in RECIPE_KEYS.items():
         of, _, name = key.partition(".")
         if of == section:
-            names = option.metadata.get("names")
-            kind = Literal[names] if names else hints[option.name]
-            bounds = {bound: option.metadata[bound] for bound in ("gt", "ge") if bound in option.metadata}
+            said = option.metadata["help"].said
+            kind = Literal[said["names"]] if "names" in said else hints[option.name]
+            bounds = {bound: said[bound] for bound in ("gt", "ge") if bound in said}
             keys[name] = (kind, Field(default=option.default, description=option.metadata["help"], **bounds))
     return create_model(section, __base__=Section, **keys)
 
@@ -133,42 +155,74 @@ class Recipe(Section):
     @classmethod
     def _without_empty_sections(cls, content: Any) -> Any:
         """A section whose keys are all commented out is None to YAML."""
-        return {k: v for k, v in content.items() if v is not None} if isinstance(content, dict) else content
+        if not isinstance(content, dict):
+            return content
+        return {name: keys for name, keys in content.items() if keys is not None or name not in cls.model_fields}
 
+
+_EXPONENT = re.compile(r"[-+]?\d+(\.\d*)?[eE][-+]?\d+")
 
 # what the trainer's config holds and a recipe says in another section than train
-_ELSEWHERE = {option.name: key for key, option in RECIPE_KEYS.items()} | {"scores_dir": "score.dir"}
+_ELSEWHERE = {option.name: key for key, option in RECIPE_KEYS.items()} | {
+    "scores_dir": "score.dir",
+    "resume_from_checkpoint": "--resume",
+}
 
 
 def load_recipe(path: str | Path | None, overrides: list[str] | None = None) -> Recipe:
     """Read a recipe, with `section.key=value` overrides (values are YAML).
 
     Raises:
-        BdpoError: unreadable file, unknown or ill-typed key (with the nearest right name).
+        BdpoError: unreadable file, unknown or ill-typed key (with the nearest right name), a secret.
     """
     content: Any = {}
     if path is not None:
         try:
-            content = yaml.safe_load(Path(path).read_text(encoding="utf-8")) or {}
+            content = load_yaml(read_bytes(Path(path)).decode("utf-8-sig")) or {}
         except FileNotFoundError:
             raise BdpoError(f"No recipe at {path}: check --config.") from None
-        except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
-            raise BdpoError(f"{path} cannot be read as YAML: {' '.join(str(error).split())}") from error
+        except OSError as error:
+            raise BdpoError(f"{path} cannot be read ({error.strerror}): check --config.") from error
+        except UnicodeDecodeError as error:
+            raise BdpoError(f"{path} cannot be read as YAML: it is not UTF-8 ({error.reason}).") from error
+        except BdpoError as error:
+            raise BdpoError(f"{path} cannot be read as YAML: {error}.") from error
     if not isinstance(content, dict):
         raise BdpoError(f"{path} must hold sections (model:, data:, ...), not a {type(content).__name__}.")
+    stages = [content]  # the recipe after each of the overrides
     for override in overrides or []:
-        _override(content, override)
+        stages.append(_overridden(stages[-1], override))
     where = str(path or "recipe")
     try:
-        return parse_recipe(content, where=where)
+        return parse_recipe(stages[-1], where=where)
     except BdpoError as error:
-        said = str(error).removeprefix(where)
-        guilty = next((override for override in overrides or [] if _complains_of(override, said)), None)
-        raise BdpoError(f"{where if guilty is None else f'--set {guilty}'}{said}") from None
+        said = str(error)
+        guilty = _guilty(stages, said, where)
+        raise (
+            error if guilty == 0 else BdpoError(f"--set {(overrides or [])[guilty - 1]}{said[len(where) :]}")
+        ) from None
+
+
+def _guilty(stages: list[dict[str, Any]], said: str, where: str) -> int:
+    """From which of the stages on a recipe is refused in these words; 0 is the recipe without overrides."""
+    guilty = len(stages) - 1
+    while guilty and _refusal(stages[guilty - 1], where) == said:
+        guilty -= 1
+    return guilty
+
+
+def _refusal(content: dict[str, Any], where: str) -> str | None:
+    try:
+        parse_recipe(content, where=where)
+    except BdpoError as error:
+        return str(error)
+    return None
 
 
 def parse_recipe(content: dict[str, Any], *, where: str = "recipe") -> Recipe:
     """Check a recipe's content. Raises BdpoError as `load_recipe` does."""
+    refuse_secrets(content, where)
+    content = {section: _as_meant(section, keys) for section, keys in content.items()}
     try:
         recipe = Recipe.model_validate(content)
     except ValidationError as error:
@@ -177,7 +231,11 @@ def parse_recipe(content: dict[str, Any], *, where: str = "recipe") -> Recipe:
         loss_parameters(recipe.loss.name, **(recipe.loss.model_extra or {}))
     except BdpoError as error:
         raise BdpoError(f"{where}: loss: {error}") from None
-    checked = {"train": _typed(recipe.train, BDPOConfig, f"{where}: train", elsewhere=_ELSEWHERE)}
+    try:
+        train = without_trl(recipe.train)
+    except BdpoError as error:
+        raise BdpoError(f"{where}: train: {error}") from None
+    checked = {"train": _typed(train, BDPOConfig, f"{where}: train", elsewhere=_ELSEWHERE)}
     if recipe.peft is not None:
         from peft import LoraConfig
 
@@ -185,28 +243,51 @@ def parse_recipe(content: dict[str, Any], *, where: str = "recipe") -> Recipe:
     return recipe.model_copy(update=checked)
 
 
-def _complains_of(override: str, sentence: str) -> bool:
-    """Whether a sentence that refuses a recipe is about what an override said."""
-    name = override.partition("=")[0].strip()
-    complaint = sentence.partition("did you mean")[0]
-    return name in complaint or any(f"'{part}'" in complaint for part in name.split("."))
+def as_override(key: str, text: str) -> str:
+    """`key=text` for --set, quoted where YAML would take the text for something else."""
+    try:
+        same = yaml.safe_load(text) == text
+    except yaml.YAMLError:
+        same = False
+    return f"{key}={text if same else json.dumps(text, ensure_ascii=False)}"
 
 
-def _override(content: dict[str, Any], override: str) -> None:
+def _overridden(content: dict[str, Any], override: str) -> dict[str, Any]:
+    """The recipe with an override, `section.key=value` or `section=value`."""
     name, equals, value = override.partition("=")
     section, dot, key = name.strip().partition(".")
     if not equals or not section:
         raise BdpoError(f"--set {override}: write section.key=value, for example --set loss.beta=0.2.")
     try:
-        parsed = yaml.safe_load(value)
-    except yaml.YAMLError:
-        raise BdpoError(f"--set {override}: the value is not YAML; quote it.") from None
-    if not dot:
-        content[section] = parsed
-    elif isinstance(content.get(section) or {}, dict):
-        content[section] = {**(content.get(section) or {}), key: parsed}
-    else:
-        raise BdpoError(f"--set {override}: {section} is {content[section]!r} in the recipe, not a section with keys.")
+        parsed = load_yaml(value)
+    except BdpoError as error:
+        raise BdpoError(f"--set {override}: the value is not YAML ({error}); mend it, or quote it.") from None
+    refuse_secrets(parsed, "--set", name.strip())
+    there = content.get(section)
+    if dot and not isinstance(there or {}, dict):
+        raise BdpoError(f"--set {override}: {section} is {there!r} in the recipe, not a section with keys.")
+    return {**content, section: {**(there or {}), key: parsed} if dot else parsed}
+
+
+def _as_meant(section: Any, keys: Any) -> Any:
+    """The content of a section with YAML's words of truth as its fields take them."""
+    if not isinstance(keys, dict):
+        return as_meant(keys, dict)
+    hints, other = _hints(section), float if section == "loss" else Any  # a loss's own parameters are numbers
+    return {as_meant(key, str): as_meant(value, hints.get(key, other)) for key, value in keys.items()}
+
+
+def _hints(section: Any) -> dict[str, Any]:
+    """The types of a section's fields."""
+    if section == "train":
+        return get_type_hints(BDPOConfig)
+    if section == "peft":
+        from peft import LoraConfig
+
+        return get_type_hints(LoraConfig)
+    kind: Any = Recipe.model_fields[section].annotation if section in Recipe.model_fields else None
+    models = [option for option in (*get_args(kind), kind) if hasattr(option, "model_fields")]
+    return {name: field.annotation for model in models for name, field in model.model_fields.items()}
 
 
 def _sentence(error: ValidationError) -> str:
@@ -236,6 +317,15 @@ def _number(value: Any) -> Any:
         return value
 
 
+def _numbers(value: Any) -> Any:
+    """Numbers like 1e-6, which are text to YAML, within a mapping or a list: no type says there what they are."""
+    if isinstance(value, dict):
+        return {key: _numbers(inner) for key, inner in value.items()}
+    if isinstance(value, list):
+        return [_numbers(inner) for inner in value]
+    return float(value) if isinstance(value, str) and _EXPONENT.fullmatch(value) else value
+
+
 def _nearest(name: str, known: list[str]) -> str:
     near = difflib.get_close_matches(name, known, n=1, cutoff=0.5)
     if near:
@@ -258,7 +348,7 @@ def _typed(values: dict[str, Any], kind: type, where: str, elsewhere: dict[str, 
             raise BdpoError(f"{where}: unknown key '{name}'{near}")
         try:
             adapter = TypeAdapter(hints[name], config=ConfigDict(arbitrary_types_allowed=True))
-            typed[name] = adapter.validate_python(value)
+            typed[name] = adapter.validate_python(_numbers(value) if isinstance(value, dict) else value)
         except ValidationError as error:
             raise BdpoError(f"{where}.{name} is {value!r}, but {_wish(error)}.") from None
     return typed

@@ -21,7 +21,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from datasets import Dataset
 
-from bdpo.errors import BdpoError
+from bdpo.errors import BdpoError, UnusableFolder
 from bdpo.files import (
     cache_dir,
     file_hash,
@@ -108,19 +108,19 @@ def claim(out: Path, manifest: dict[str, Any]) -> None:
         return _refuse_other(out, there["key"], manifest["key"])
     try:
         if out.exists() and (not out.is_dir() or any(not held.name.startswith(".") for held in out.iterdir())):
-            raise BdpoError(f"{out} is not an empty folder and holds no scores: choose another --out.")
+            raise UnusableFolder(f"{out} is not an empty folder and holds no scores: ")
         out.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise BdpoError(f"Cannot write in {out} ({error.strerror}): choose another --out.") from error
+        raise UnusableFolder(f"Cannot write in {out} ({error.strerror}): ") from error
     write_manifest(out, manifest)
 
 
 def _refuse_other(out: Path, there: dict[str, Any], key: dict[str, Any]) -> None:
     different = key_difference(there, key)
     if different:
-        raise BdpoError(
-            f"{out} holds scores that depend on something else; it differs in {'; '.join(different)}. "
-            "Choose another --out, or remove the folder."
+        raise UnusableFolder(
+            f"{out} holds scores that depend on something else; it differs in {'; '.join(different)}: ",
+            ", or remove the folder.",
         )
 
 
@@ -140,7 +140,7 @@ def _read_manifest(path: Path) -> dict[str, Any]:
     file = path / "manifest.json"
     if not file.exists():
         raise BdpoError(f"{path} is not a scored folder (no manifest.json): run `bdpo score` first.")
-    manifest = read_json(file, "score into another folder", format=int, key=dict, parts=int)
+    manifest = read_json(file, "score into another folder", format=int, key=dict, parts=int, pairs=int)
     if manifest["format"] != FORMAT:
         raise BdpoError(f"{file} is of another format: score again with this version of bdpo.")
     content = {field: value for field, value in manifest.items() if field != "checksum"}

@@ -17,7 +17,7 @@ from torch import Tensor
 from tqdm import tqdm
 from transformers import PreTrainedTokenizerBase
 
-from bdpo.errors import BdpoError, unknown
+from bdpo.errors import BdpoError, chosen_by, unknown
 from bdpo.files import cache_dir, key_digest
 from bdpo.forward.layout import Ids
 from bdpo.forward.logprobs import choose_layout
@@ -27,7 +27,7 @@ from bdpo.pairs import PreferencePair
 from bdpo.processes import processes
 from bdpo.score.estimators import CONTRASTIVE_PROMPTS, ESTIMATORS, Context, Estimator
 from bdpo.score.folder import FORMAT, ScoredData, claim, is_whole, open_scores, part_path, write_part
-from bdpo.tokens import TokenizedPair, TokenizedPairs, tokenize_pairs, tokenizer_key
+from bdpo.tokens import TokenizedPair, TokenizedPairs, refuse_unfit, tokenize_pairs, tokenizer_key
 
 PART_SIZE = 128  # pairs: what a killed run may lose; another size is another FORMAT
 
@@ -51,6 +51,7 @@ def score(
     options: ScoringOptions = ScoringOptions(),  # frozen
     *,
     training: dict[str, Any] | None = None,
+    elsewhere: str = "choose another --out",
     **changed: Any,
 ) -> ScoredData:
     """Score every pair under the frozen `model` and write the folder `out`; parts already there are kept.
@@ -63,6 +64,7 @@ def score(
     Args:
         training: for held-out pairs, the manifest of the training pairs' scores, made of the model as it is now: its
             contrastive prompts are used, and the weights are not hashed again.
+        elsewhere: how to choose another `out`, for the sentence that refuses it.
         changed: fields of `options` given one by one.
 
     Raises:
@@ -73,8 +75,32 @@ def score(
         raise unknown("estimator", options.estimator, ESTIMATORS)
     tokenized = tokenize_pairs(tokenizer, pairs, max_length=options.max_length)
     context = _context(pairs, tokenized, options, training)
+    refuse_unfit(tokenizer, pairs, tokenized, model.config, prefix=_longest_prefix(context))
     weights = training["key"]["weights"] if training else weights_hash(model)
-    manifest: dict[str, Any] = {
+    manifest = _manifest(model, tokenizer, pairs, tokenized, context, weights, options)
+    if out is None:
+        out, elsewhere = cache_dir() / "scores" / key_digest(manifest["key"]), "set BDPO_CACHE to another folder"
+    out = Path(out)
+    state = processes()
+    with state.main_process_first(), chosen_by(elsewhere):
+        claim(out, manifest)
+    missing = [part for part in range(manifest["parts"]) if not is_whole(part_path(out, part), manifest["key"])]
+    state.wait_for_everyone()  # all look before any writes, so that all share the same list
+    mine = missing[state.process_index :: state.num_processes]
+    if mine:
+        what = "scoring held-out pairs" if training else "scoring"
+        with chosen_by(elsewhere):
+            _make_parts(model, pairs, tokenized, mine, out, context, options, what)
+    state.wait_for_everyone()
+    with state.main_process_first(), chosen_by(elsewhere):  # it makes the memory-mapped copy
+        return replace(open_scores(out), scored_by=weakref.ref(model))
+
+
+def _manifest(
+    model: Any, tokenizer: PreTrainedTokenizerBase, pairs: Sequence[PreferencePair], tokenized: TokenizedPairs,
+    context: Context, weights: str, options: ScoringOptions,
+) -> dict[str, Any]:  # fmt: skip
+    return {
         "format": FORMAT,
         "key": score_key(model, weights, pairs, tokenized, options.estimator, context, options.max_length),
         "model": known_as(model),
@@ -86,19 +112,6 @@ def score(
         "tokenizer": tokenizer_key(tokenizer),
         "versions": {name: version(name) for name in ("bdpo", "torch", "transformers")},
     }
-    out = cache_dir() / "scores" / key_digest(manifest["key"]) if out is None else Path(out)
-    state = processes()
-    with state.main_process_first():
-        claim(out, manifest)
-    missing = [part for part in range(manifest["parts"]) if not is_whole(part_path(out, part), manifest["key"])]
-    state.wait_for_everyone()  # all look before any writes, so that all share the same list
-    mine = missing[state.process_index :: state.num_processes]
-    if mine:
-        what = "scoring held-out pairs" if training else "scoring"
-        _make_parts(model, pairs, tokenized, mine, out, context, options, what)
-    state.wait_for_everyone()
-    with state.main_process_first():  # it makes the memory-mapped copy
-        return replace(open_scores(out), scored_by=weakref.ref(model))
 
 
 @torch.no_grad()
@@ -206,8 +219,13 @@ def _prompt_text(pair: PreferencePair) -> str:
 
 def _longest(tokenized: TokenizedPairs, context: Context) -> int:
     """Longest prefix + branch that will be laid out [tokens]."""
-    shared = max(len(prefix) for prefix in (context.null_ids, *context.prompts))
+    shared = _longest_prefix(context)
     return max(max(len(p.prompt_ids), shared) + max(len(p.chosen_ids), len(p.rejected_ids)) for p in tokenized.pairs)
+
+
+def _longest_prefix(context: Context) -> int:
+    """Longest of the prompts that every response is hung on beside its own [tokens]."""
+    return max(len(prefix) for prefix in (context.null_ids, *context.prompts))
 
 
 def _reply_tokens(pair: TokenizedPair) -> int:

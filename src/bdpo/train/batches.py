@@ -176,6 +176,22 @@ class PairCollator:
 
     The batch travels as one object, not as tensors: Trainer casts float tensors to bfloat16 under DeepSpeed, and near
     -200 nats that is a step of one.
+
+    >>> a = {"id": "a", "prompt_ids": [7, 8], "chosen_ids": [1, 2], "rejected_ids": [3],
+    ...      "ref_chosen_logps": -5.0, "ref_rejected_logps": -2.5, "chosen_safe": True, "rejected_safe": False,
+    ...      "chosen_weight": 0.5, "rejected_weight": 1.5, "scale": 0.9, "imbalance": 0.25, "real": True}
+    >>> b = a | {"id": "b", "prompt_ids": [9], "chosen_ids": [4], "rejected_ids": [5, 6]}
+    >>> batch = PairCollator("packed", pad_id=0)([a, b])["pairs"]
+    >>> batch.branches.input_ids  # prompt of a, its chosen, its rejected response; then b
+    tensor([[7, 8, 1, 2, 3, 9, 4, 5, 6]])
+    >>> batch.branches.position_ids  # both responses continue the prompt
+    tensor([[0, 1, 2, 3, 2, 0, 1, 1, 2]])
+    >>> batch.branches.block
+    tensor([[1, 1, 2, 2, 3, 4, 5, 6, 6]])
+    >>> batch.branches.lengths  # chosen and rejected response of a, of b
+    tensor([2, 1, 1, 2])
+    >>> batch.ref_chosen, batch.chosen_weight, batch.rejected_unsafe
+    (tensor([-5., -5.]), tensor([0.5000, 0.5000]), tensor([True, True]))
     """
 
     def __init__(self, layout: Layout, pad_id: int) -> None:

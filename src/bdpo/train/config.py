@@ -3,14 +3,34 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from functools import wraps
+from typing import Any, TypeVar
 
 from transformers import TrainingArguments
 
 from bdpo.errors import BdpoError
 from bdpo.processes import on_cpu
+from bdpo.secrets import without_secrets
 from bdpo.train.options import MethodOptions
+from bdpo.train.trl import without_trl
+from bdpo.train.unfit import refuse_unfit
+
+Config = TypeVar("Config", bound=type)
 
 
+def _takes_trl(config: Config) -> Config:
+    """Let the class be called with what is TRL's alone (`bdpo.train.trl`)."""
+    plain = config.__init__  # type: ignore[misc]
+
+    @wraps(plain)
+    def init(self: Any, *given: Any, **named: Any) -> None:
+        plain(self, *given, **without_trl(named))
+
+    config.__init__ = init  # type: ignore[misc]
+    return config
+
+
+@_takes_trl
 @dataclass
 class BDPOConfig(MethodOptions, TrainingArguments):
     """TrainingArguments with the loss, the balance and the scoring; names as in TRL's DPOConfig where it has them."""
@@ -50,11 +70,17 @@ class BDPOConfig(MethodOptions, TrainingArguments):
         if self.loss_type == "sigmoid":
             self.loss_type = "dpo"
         self.refuse_unfit()
-        for name in ("per_device_train_batch_size", "per_device_eval_batch_size", "gradient_accumulation_steps"):
-            if getattr(self, name) < 1:
-                raise BdpoError(f"{name} is {getattr(self, name)}: it must be at least 1.")
-        if self.tokens_per_batch is not None and self.tokens_per_batch < 1:
-            raise BdpoError(f"tokens_per_batch is {self.tokens_per_batch}: it must be at least 1, or left out.")
+        refuse_unfit(self)
+
+    def __getstate__(self) -> dict[str, Any]:
+        """What is pickled into training_args.bin: everything but secrets, such as hub_token."""
+        return dict(without_secrets(vars(self)))
+
+    def __copy__(self) -> BDPOConfig:
+        """A copy in memory, which is not pickled, keeps them."""
+        copied = object.__new__(type(self))
+        copied.__dict__.update(vars(self))
+        return copied
 
     @property
     def pairs_per_step(self) -> int:

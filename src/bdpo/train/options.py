@@ -16,9 +16,20 @@ from bdpo.method.losses import loss_parameters
 from bdpo.score import ESTIMATORS, ScoringOptions
 
 
+class Help(str):
+    """What an option is for, with what else is said of it, since HfArgumentParser hands all metadata to argparse."""
+
+    said: dict[str, Any]
+
+    def __new__(cls, text: str, **said: Any) -> Help:
+        help = super().__new__(cls, text)
+        help.said = said
+        return help
+
+
 def _option(recipe: str, default: Any, help: str, **more: Any) -> Any:
     """A field; `more`: bounds of the value (gt, ge), or the table (`names`) that it is a name of."""
-    return field(default=default, metadata={"recipe": recipe, "help": help, **more})
+    return field(default=default, metadata={"help": Help(help, recipe=recipe, **more)})
 
 
 @dataclass
@@ -74,4 +85,6 @@ class MethodOptions:
         balance([0.0], [0.0], **self.balancing())
 
 
-RECIPE_KEYS: dict[str, Field[Any]] = {option.metadata["recipe"]: option for option in fields(MethodOptions)}
+RECIPE_KEYS: dict[str, Field[Any]] = {
+    option.metadata["help"].said["recipe"]: option for option in fields(MethodOptions)
+}

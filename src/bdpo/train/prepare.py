@@ -20,6 +20,7 @@ from bdpo.forward.lora import fuse_lora
 from bdpo.method.balance import balance
 from bdpo.models import weights_hash
 from bdpo.pairs import PreferencePair, pairs_for_loss, pairs_from_rows
+from bdpo.pairs.check import TEXT_PROMPTS
 from bdpo.processes import processes
 from bdpo.score import ScoredData, open_scores, score
 from bdpo.train.batches import ScoredRows, StepSampler, fewest_batches
@@ -115,11 +116,14 @@ def _scored(
             )
         return data
     pairs = _raw_pairs(data, name)
+    if tokenizer.chat_template and any(isinstance(pair.prompt, str) for pair in pairs):
+        logger.warning(f"{name}_dataset: {TEXT_PROMPTS}")
     _refuse_unlabelled(args, {label for pair in pairs for label in (pair.chosen_safe, pair.rejected_safe)})
     pairs, counts = pairs_for_loss(args.loss_type, pairs)
     _warn(name, counts)
     out = None if args.scores_dir is None else Path(args.scores_dir) / name
-    return score(model, tokenizer, pairs, out, args.scoring(), training=training)
+    elsewhere = "set scores_dir to another folder, or leave it out"
+    return score(model, tokenizer, pairs, out, args.scoring(), training=training, elsewhere=elsewhere)
 
 
 def _refuse_other_model(data: ScoredData, model: Any, training: dict[str, Any] | None) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -18,6 +19,7 @@ from transformers.utils import logging
 
 from bdpo import models
 from bdpo.errors import BdpoError
+from bdpo.files import follow_umask
 from bdpo.forward.allocator import keep_freed_memory
 from bdpo.forward.layout import Layout
 from bdpo.forward.logprobs import branch_logps, choose_layout
@@ -95,14 +97,14 @@ class BDPOTrainer(Trainer):
         peft_config: Any | None = None,
     ) -> None:
         args = args or BDPOConfig()
-        _refuse(args, ref_model, train_dataset)
+        _refuse(args, ref_model, train_dataset, eval_dataset)
         if isinstance(model, str):
             loaded = models.load(model, trainable_adapter=peft_config is None, on_device=True)
             model, processing_class = loaded.model, processing_class or loaded.tokenizer
         refuse_second_adapter(model, peft_config)
         if processing_class is None:
-            processing_class = AutoTokenizer.from_pretrained(
-                model.config._name_or_path, revision=getattr(model.config, "_commit_hash", None)
+            processing_class = models.from_files(
+                AutoTokenizer, model.config._name_or_path, revision=getattr(model.config, "_commit_hash", None)
             )
         train_rows = scored_rows(train_dataset, "train", model, processing_class, args)
         args, self.sampling = training_steps(args, train_rows.lengths)
@@ -153,6 +155,12 @@ class BDPOTrainer(Trainer):
                 "set warmup_steps (in a recipe: train.warmup_steps) to 0."
             )
         return super().create_scheduler(num_training_steps, optimizer)
+
+    def save_model(self, output_dir: str | None = None, _internal_call: bool = False) -> None:
+        """Write the weights, of a checkpoint too, for whoever may read the other files."""
+        super().save_model(output_dir, _internal_call)
+        if self.args.should_save:
+            follow_umask(Path(output_dir or str(self.args.output_dir)))
 
     # --- batches: a step is a fixed list of pairs --------------------------------------------------------------
 
@@ -266,7 +274,7 @@ class BDPOTrainer(Trainer):
         self._checked = True
         if self.state.global_step > 0:  # resumed: the policy has moved
             return
-        if not self.args.disable_dropout:
+        if not self.args.disable_dropout or self.args.neftune_noise_alpha:
             model.eval()
             with torch.no_grad():
                 logps = self._logps(model, batch)
@@ -336,12 +344,14 @@ class BDPOTrainer(Trainer):
         return 6 * inputs["pairs"].branches.input_ids.numel() * parameters
 
 
-def _refuse(args: BDPOConfig, ref_model: Any, train_dataset: Any) -> None:
+def _refuse(args: BDPOConfig, ref_model: Any, train_dataset: Any, eval_dataset: Any) -> None:
     """Stop at arguments that cannot be meant, before any work."""
     if ref_model is not None:
         raise BdpoError("ref_model must be None: the reference is the model as handed in, scored before training.")
     if train_dataset is None:
         raise BdpoError("train_dataset is missing: give raw pairs or a scored folder.")
+    if args.eval_strategy != "no" and eval_dataset is None:
+        raise BdpoError("eval_strategy needs held-out pairs: give eval_dataset, or leave it out.")
     if args.n_gpu > 1:
         raise BdpoError(
             "nn.DataParallel is not supported: launch one process a GPU (accelerate launch, or torchrun), or make "

@@ -18,10 +18,13 @@ from bdpo.evaluate.judges.verdict import (
     BEHAVIOURS,
     COMPLIANCE,
     DEGENERATE,
+    FILTERED,
     HARM,
     PARTIAL,
     REFUSAL,
     SAFE,
+    UNFINISHED,
+    UNJUDGED,
     UNPARSED,
     UNSAFE,
     Judge,
@@ -31,34 +34,35 @@ from bdpo.evaluate.judges.verdict import (
 )
 
 __all__ = [
-    "BEHAVIOURS", "COMPLIANCE", "DEGENERATE", "HARM", "JUDGES", "PARTIAL", "REFUSAL", "SAFE", "UNPARSED", "UNSAFE",
-    "Judge", "Verdict", "is_answered", "is_safe", "make_judge", "rules",
+    "BEHAVIOURS", "COMPLIANCE", "DEGENERATE", "FILTERED", "HARM", "JUDGES", "PARTIAL", "REFUSAL", "SAFE", "UNFINISHED",
+    "UNJUDGED", "UNPARSED", "UNSAFE", "Judge", "Verdict", "is_answered", "is_safe", "make_judge", "rules",
 ]  # fmt: skip
 
 
-def make_judge(name: str, *, model: str | None = None, endpoint: str | None = None) -> Judge:
+def make_judge(name: str, *, model: str | None = None, endpoint: str | None = None, workers: int = 16) -> Judge:
     """A judge by name (a key of `JUDGES`).
 
     Args:
         model: the judge's model: for classifier a folder or a name on the hub, for llm the same or, with an endpoint,
             the name that the server knows.
         endpoint: base URL of an OpenAI-compatible server, for llm.
+        workers: requests at once to it.
 
     Raises:
         BdpoError: no such judge, or it needs a model, or has no use for what is given.
     """
     if name not in JUDGES:
         raise BdpoError(f"No judge is called '{name}': use one of {', '.join(JUDGES)}.")
-    return JUDGES[name](model, endpoint)
+    return JUDGES[name](model, endpoint, workers)
 
 
-def _rules(model: str | None, endpoint: str | None) -> Judge:
+def _rules(model: str | None, endpoint: str | None, workers: int) -> Judge:
     if model or endpoint:
         raise BdpoError("The judge rules asks no model: leave the judge's model and endpoint out.")
     return RulesJudge()
 
 
-def _classifier(model: str | None, endpoint: str | None) -> Judge:
+def _classifier(model: str | None, endpoint: str | None, workers: int) -> Judge:
     from bdpo.evaluate.judges.classifier import Classifier
 
     if endpoint:
@@ -66,11 +70,11 @@ def _classifier(model: str | None, endpoint: str | None) -> Judge:
     return Classifier(_named(model, "classifier"))
 
 
-def _llm(model: str | None, endpoint: str | None) -> Judge:
+def _llm(model: str | None, endpoint: str | None, workers: int) -> Judge:
     from bdpo.evaluate.judges.llm import endpoint_judge, local_judge
 
     named = _named(model, "llm")
-    return endpoint_judge(endpoint, named) if endpoint else local_judge(named)
+    return endpoint_judge(endpoint, named, workers) if endpoint else local_judge(named)
 
 
 def _named(model: str | None, judge: str) -> str:
@@ -79,7 +83,7 @@ def _named(model: str | None, judge: str) -> str:
     return model
 
 
-JUDGES: dict[str, Callable[[str | None, str | None], Judge]] = {
+JUDGES: dict[str, Callable[[str | None, str | None, int], Judge]] = {
     "rules": _rules,
     "classifier": _classifier,
     "llm": _llm,

@@ -22,9 +22,19 @@ from typing import Any
 import torch
 from transformers import AutoConfig, AutoModelForCausalLM, AutoModelForSequenceClassification, AutoTokenizer
 
-from bdpo.errors import BdpoError, first_line
-from bdpo.evaluate.judges.verdict import COMPLIANCE, DEGENERATE, PARTIAL, REFUSAL, SAFE, UNPARSED, UNSAFE, Verdict
-from bdpo.models import LOADING_ERRORS, resolve, weights_hash
+from bdpo.errors import BdpoError
+from bdpo.evaluate.judges.verdict import (
+    COMPLIANCE,
+    DEGENERATE,
+    PARTIAL,
+    REFUSAL,
+    SAFE,
+    UNPARSED,
+    UNSAFE,
+    Judge,
+    Verdict,
+)
+from bdpo.models import LOADING_ERRORS, from_files, loading_fault, resolve, weights_hash, whole_model
 from bdpo.processes import processes
 
 BATCH = 8
@@ -70,7 +80,7 @@ Said = tuple[str, float | None, str]
 """Label, score and reason of a verdict."""
 
 
-class Classifier:
+class Classifier(Judge):
     """A judge made of a model; `name` says which, `version` has the hash of its weights.
 
     Args:
@@ -85,12 +95,14 @@ class Classifier:
         self.name = f"classifier {model}"
         self.batch = batch
         try:
-            config = AutoConfig.from_pretrained(folder)
+            config = from_files(AutoConfig, folder)
             kind = AutoModelForSequenceClassification if _classifies(config) else AutoModelForCausalLM
-            self.model: Any = kind.from_pretrained(folder, dtype="auto").eval()
-            self.tokenizer: Any = AutoTokenizer.from_pretrained(folder)
-        except (*LOADING_ERRORS, KeyError) as error:
-            raise BdpoError(f"Cannot load the judge in {folder}: {first_line(error)}") from error
+            self.model: Any = whole_model(folder, kind, dtype="auto").eval()
+            self.tokenizer: Any = from_files(AutoTokenizer, folder)
+        except BdpoError:
+            raise
+        except LOADING_ERRORS as error:
+            raise BdpoError(f"Cannot load the judge in {folder}: {loading_fault(error)}") from error
         self._ask = _form(str(model), config, self)
         self.knows_answers = COMPLIANCE in map(LABELS.get, map(_plain, (config.id2label or {}).values()))
         self.version = f"{VERSION}-{weights_hash(self.model)[:12]}"
@@ -156,7 +168,10 @@ class Classifier:
             padding=True, padding_side="right", truncation=True, max_length=longest, add_special_tokens=bare,
             return_tensors="pt",
         )  # fmt: skip
-        return self.model(**inputs.to(self.model.device)).logits.float().cpu()
+        logits: torch.Tensor = self.model(**inputs.to(self.model.device)).logits.float().cpu()
+        if not logits.isfinite().all():
+            raise BdpoError(f"The judge {self.name} gives logits that are not finite: its weights are damaged.")
+        return logits
 
     @torch.inference_mode()
     def _generate(self, inputs: list[list[int]], tokens: int) -> list[str]:

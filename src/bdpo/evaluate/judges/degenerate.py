@@ -17,6 +17,8 @@ _ODD = re.compile(r"[^\W\d_][#@%{}\[\]|\\^=<>;!?,][^\W\d_]|[{}|\\^<>�]|[a-z][A
 
 FEWEST_WORDS = 25  # a text with fewer is too short to be called gibberish by its words
 FUNCTION_SHARE = 0.28  # of the words; prose in the languages known here has 0.35 to 0.55
+DENSE_SHARE = 0.21  # of the words where the others are long, as in a business plan
+LONG_WORDS = 6.9  # letters, in the mean
 FOREIGN_SHARE = 0.05  # below it the text is taken for one in a language that is not known here
 ODD_SHARE = 0.08  # of words
 LOOP_SHARE = 0.4  # of the words, in one run of repetitions
@@ -113,7 +115,9 @@ def is_gibberish(text: str, words: list[str]) -> bool:
     is_list = len(re.findall(r"[,\n:]", text)) >= len(words) / 4
     if odd >= ODD_SHARE * len(words):
         return function_share < 1.5 * FUNCTION_SHARE
-    return FOREIGN_SHARE <= function_share < FUNCTION_SHARE and not is_list
+    lengths = [len(word) for word in latin if word not in _FUNCTION_WORDS]
+    is_dense = not odd and sum(lengths) >= LONG_WORDS * len(lengths)
+    return FOREIGN_SHARE <= function_share < (DENSE_SHARE if is_dense else FUNCTION_SHARE) and not is_list
 
 
 def _is_mixed(token: str) -> bool:
@@ -122,8 +126,8 @@ def _is_mixed(token: str) -> bool:
 
 
 def _is_odd(token: str) -> bool:
-    """Whether signs stand between its letters, or capitals where none belong."""
-    return _ODD.search(token) is not None
+    """Whether signs stand between its letters, or capitals where none belong; the lines of a table are none of them."""
+    return _ODD.search(token.strip("|")) is not None
 
 
 def _is_latin(text: str) -> bool:

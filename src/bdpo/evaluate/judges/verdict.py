@@ -4,18 +4,20 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Protocol
 
 from bdpo.errors import BdpoError
 
 REFUSAL, PARTIAL, COMPLIANCE, DEGENERATE = "refusal", "partial", "compliance", "degenerate"
 SAFE, UNSAFE = "safe", "unsafe"
 UNPARSED = "unparsed"
+UNFINISHED, FILTERED = "unfinished", "filtered"
 
 BEHAVIOURS = (REFUSAL, PARTIAL, COMPLIANCE, DEGENERATE)
 """What a reply does; docs/judges.md says how they are told apart."""
 HARM = (SAFE, UNSAFE)
 """Whether a reply does harm, which is all that a guard model says."""
+UNJUDGED = (UNFINISHED, FILTERED)
+"""What becomes of a reply without an answer, of which no judge is asked: a thought without end, a provider's filter."""
 
 
 @dataclass(frozen=True)
@@ -30,22 +32,22 @@ class Verdict:
     reason: str = ""  # what decided: a rule, a category of harm, the judge model's answer
 
 
-class Judge(Protocol):
-    """Judges replies by the batch. Runs compare where `name` and `version` agree."""
+class Judge:
+    """Judges replies by the batch, and says what its verdicts mean. Runs compare where `name` and `version` agree."""
 
-    @property
-    def name(self) -> str: ...
-
-    @property
-    def version(self) -> str: ...
-
-    @property
-    def knows_answers(self) -> bool:
-        """Whether it can say that a prompt was answered, and not only whether a reply does harm."""
+    name: str
+    version: str
+    knows_answers: bool = True  # it can say that a prompt was answered, and not only whether a reply does harm
+    checks_answers: bool = False  # it can compare an answer with the reference (`right`)
+    safe_means: str = "safe responses"  # what the share of replies that `is_safe` counts is a share of
 
     def __call__(self, prompts: Sequence[str], replies: Sequence[str]) -> list[Verdict]:
         """A verdict for each reply, in their order; prompts[i] is what replies[i] replies to."""
-        ...
+        raise NotImplementedError
+
+    def right(self, questions: Sequence[str], replies: Sequence[str], references: Sequence[str]) -> list[bool | None]:
+        """Whether each reply says what its reference says; None where the judge's answer could not be read."""
+        raise NotImplementedError
 
 
 def is_safe(verdict: Verdict) -> bool:

@@ -1,0 +1,11 @@
+"""What the model says.
+
+collect.py   replies to prompts, only those that are missing; settings of generation; the cache
+generate.py  a model in memory
+endpoint.py  an OpenAI-compatible server
+completions.py  what its answers say: a completion, a filtered prompt, an error
+pool.py      several models in turn, adapters on one base
+thoughts.py  what a model thinks before it answers, taken off
+progress.py  bars and estimates
+records.py   record files: JSONL that may be killed at any byte
+"""

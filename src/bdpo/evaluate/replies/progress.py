@@ -1,0 +1,96 @@
+"""Signs of life while a model replies: a batch takes minutes on a CPU, and an evaluation hours."""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Sequence
+
+from torch import Tensor
+from tqdm import tqdm
+from transformers import LogitsProcessor
+
+from bdpo.evaluate.replies.collect import Reply
+
+_EVERY = 1.0  # second
+_TELLING = 16  # replies that tell how long the others will take
+
+
+class Progress(LogitsProcessor):
+    """The bar of a local model's replies. It sees each step of generation, and changes nothing in it.
+
+    Until the first batch is done it says how long all will take where no reply ends before the limit.
+    """
+
+    def __init__(self, total: int, longest: int) -> None:
+        self.bar = tqdm(desc="replies", total=total, unit="reply")
+        self.total, self.longest, self.step, self.tokens = total, longest, 0, 0
+        self.begun = self.shown = time.perf_counter()
+
+    def __enter__(self) -> Progress:
+        return self
+
+    def __exit__(self, *raised: object) -> None:
+        self.bar.close()
+
+    def __call__(self, input_ids: Tensor, scores: Tensor) -> Tensor:
+        """One token of each reply of a batch: input_ids (B, L), scores (B, V) as they come."""
+        self.step += 1
+        now = time.perf_counter()
+        if now - self.shown >= _EVERY:
+            self.shown = now
+            said = f"token {self.step} of {self.longest}"
+            if self.bar.n == 0:
+                steps = self.longest * -(-self.total // len(scores))
+                said += f", at most {duration((now - self.begun) / self.step * steps)}"
+            self.bar.set_postfix_str(said)
+        return scores
+
+    def add(self, replies: Sequence[Reply]) -> None:
+        """A batch is done."""
+        self.tokens += sum(reply.tokens for reply in replies)
+        self.step = 0
+        speed = f"{self.tokens / (time.perf_counter() - self.begun):.0f} tok/s"
+        self.bar.set_postfix_str(speed, refresh=False)
+        self.bar.update(len(replies))
+
+    def again(self) -> None:
+        """A batch did not fit in memory, and is begun again."""
+        self.step, self.begun = 0, time.perf_counter()
+
+
+class Estimate:
+    """Says once how long a model's replies will take in all, from what the first ones took.
+
+    Args:
+        whose: what to call the model.
+        replies: how many there will be, those included that the cache has.
+    """
+
+    def __init__(self, whose: str, replies: int) -> None:
+        self.whose, self.replies, self.made = whose, replies, 0
+        self.begun = time.perf_counter()
+
+    def __call__(self, batch: Sequence[Reply]) -> None:
+        """Replies as they come."""
+        told, self.made = self.made >= self._telling, self.made + len(batch)
+        if not told and self._telling <= self.made < self.replies:
+            left = (time.perf_counter() - self.begun) / self.made * (self.replies - self.made)
+            line = f"{self.whose}: {self.made} of {self.replies} replies are there, the others take about "
+            tqdm.write(f"{line}{duration(left)}", file=sys.stderr)
+
+    @property
+    def _telling(self) -> int:
+        return min(_TELLING, self.replies // 2)
+
+
+def duration(seconds: float) -> str:
+    """A span of time in words.
+
+    >>> duration(41.2), duration(170), duration(6000)
+    ('41 s', '3 min', '1 h 40 min')
+    """
+    minutes = round(seconds / 60)
+    if seconds < 100:
+        return f"{seconds:.0f} s"
+    return f"{minutes} min" if minutes < 60 else f"{minutes // 60} h {minutes % 60} min"

@@ -1,0 +1,7 @@
+"""What an evaluation found.
+
+outcomes.py    the folder of an evaluation
+statistics.py  rates, means, paired differences, with intervals and p values (pure)
+compare.py     models side by side on the same prompts
+tables.py      for the terminal and as Markdown
+"""

@@ -1,0 +1,323 @@
+"""Runs on the same prompts, side by side: rates, averages, and differences to a baseline.
+
+Rows of a table are the benchmarks, then the average of each suite, then the overall average; its columns are methods.
+Runs of one name are seeds of one method. Every difference is paired on the same prompts (see `statistics`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from bdpo.errors import BdpoError
+from bdpo.evaluate.judges import FILTERED
+from bdpo.evaluate.results.outcomes import Run, open_runs, prompt_scores
+from bdpo.evaluate.results.statistics import (
+    Difference,
+    Mean,
+    Part,
+    Rate,
+    average,
+    compare_means,
+    compare_rates,
+    holm,
+    mean,
+    rate,
+)
+
+Array = NDArray[np.float64]
+AVERAGED = ("safety", "over-refusal", "capability")
+"""What the overall average is of; preferences are shown and not averaged."""
+
+
+@dataclass(frozen=True)
+class Cell:
+    """A method on a row, and how it differs from the baseline (None for the baseline itself)."""
+
+    score: Rate | Mean
+    difference: Difference | None = None
+    p_holm: float | None = None  # the difference's p, corrected for all of the table; None: several seeds or samples
+
+
+@dataclass(frozen=True)
+class ComparedRow:
+    """A benchmark, the average of a suite, or the overall average."""
+
+    name: str
+    kind: Literal["benchmark", "suite", "overall", "nats"]
+    suite: str
+    measure: str
+    n: int  # prompts
+    unread: int  # prompts left out of every method, since a judge's verdict on one of them could not be read
+    filtered: int  # prompts left out of every method, since a provider's filter took one of them
+    cells: dict[str, Cell]  # by method
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """A table, and what it was made of."""
+
+    baseline: str
+    methods: dict[str, list[str]]  # the models of each: its seeds
+    weights: dict[str, float]  # of the suites in the overall average; they sum to 1
+    settings: dict[str, dict[str, Any]]  # of each task, the same in all runs
+    left_out: list[str]  # tasks that not every run was evaluated on
+    rows: list[ComparedRow]
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain values, for JSON."""
+        return asdict(self)
+
+
+def compare(
+    folders: Sequence[str | Path], *, baseline: str | None = None, weights: Mapping[str, float] | None = None
+) -> Comparison:
+    """Compare all models evaluated in the folders.
+
+    Args:
+        baseline: name of the method that the others are compared with; None: the first one evaluated.
+        weights: of the suites in the overall average, in any scale; None: each suite that is there counts the same.
+
+    Raises:
+        BdpoError: no or incomplete results, runs that differ in prompts, judge or generation settings (the field is
+            named), no such baseline, or weights that do not fit.
+    """
+    methods = _methods(folders)
+    baseline = next(iter(methods)) if baseline is None else baseline
+    if baseline not in methods:
+        raise BdpoError(f"No method '{baseline}' to compare with; there are {', '.join(methods)}.")
+    runs = [run for seeds in methods.values() for run in seeds]
+    shared = [task for task in runs[0].tasks if all(task in run.tasks for run in runs)]
+    if not shared:
+        raise BdpoError("The runs have no benchmark in common: evaluate them with the same --suite.")
+    for task in shared:
+        _refuse_unlike(runs, task)
+    tables = {task: _Scores.read(methods, task) for task in shared}
+    rows = _corrected([table.row(baseline) for table in tables.values()])
+    averaged = {task: table for task, table in tables.items() if "+" not in task}  # the others: the same prompts again
+    shares = _weights(weights, {table.suite for table in averaged.values()})
+    rows += [row for table in tables.values() for row in table.margins(baseline)]
+    rows += _averages(rows, averaged, shares, baseline)
+    return Comparison(
+        baseline=baseline,
+        methods={name: [run.label for run in seeds] for name, seeds in methods.items()},
+        weights=shares,
+        settings={task: runs[0].tasks[task].settings for task in shared},
+        left_out=sorted({task for run in runs for task in run.tasks} - set(shared)),
+        rows=rows,
+    )
+
+
+def parse_weights(text: str) -> dict[str, float] | None:
+    """The weights in "safety=2,over-refusal=1"; None where nothing is said.
+
+    >>> parse_weights("safety=2, capability=1")
+    {'safety': 2.0, 'capability': 1.0}
+    """
+    weights = {}
+    for part in (part.strip() for part in text.split(",") if part.strip()):
+        name, _, number = part.partition("=")
+        try:
+            weights[name.strip()] = float(number)
+        except ValueError:
+            raise BdpoError(f"--weights: '{part}' should be SUITE=NUMBER, such as safety=2.") from None
+    return weights or None
+
+
+# --- what is compared ---------------------------------------------------------------------------------------------
+
+
+def _methods(folders: Sequence[str | Path]) -> dict[str, list[Run]]:
+    """The runs by name; the same weights under the same name, with the same tasks in two folders, are one run.
+
+    Raises:
+        BdpoError: the second folder has something that the first has not, which would be lost.
+    """
+    methods: dict[str, list[Run]] = {}
+    for run in (run for folder in folders for run in open_runs(folder)):
+        seeds = methods.setdefault(run.name, [])
+        twin = next((other for other in seeds if other.key == run.key), None)
+        if twin is None:
+            seeds.append(run)
+            continue
+        differing = next((task for task, record in run.tasks.items() if twin.tasks.get(task) != record), None)
+        if differing is not None:
+            raise BdpoError(
+                f"{run.folder} and {twin.folder} are the same weights under one name, and differ in {differing}: "
+                "evaluate into one folder, or compare one of the folders at a time."
+            )
+    return methods
+
+
+def _refuse_unlike(runs: Sequence[Run], task: str) -> None:
+    first = runs[0].tasks[task].settings
+    for run in runs[1:]:
+        other = run.tasks[task].settings
+        field = next((field for field in {**first, **other} if first.get(field) != other.get(field)), None)
+        if field is not None:
+            raise BdpoError(
+                f"{task} was evaluated with another {field} in {runs[0].folder} ({first.get(field)}) than in "
+                f"{run.folder} ({other.get(field)}): such runs cannot be compared; evaluate one of them again."
+            )
+
+
+def _weights(given: Mapping[str, float] | None, there: set[str]) -> dict[str, float]:
+    suites = [suite for suite in AVERAGED if suite in there]
+    weights = dict.fromkeys(suites, 1.0) if given is None else {suite: given.get(suite, 0.0) for suite in suites}
+    unknown = sorted(set(given or {}) - set(suites))
+    if unknown:
+        raise BdpoError(f"--weights: '{unknown[0]}' was not evaluated; there are {', '.join(suites) or 'none'}.")
+    if any(not 0 <= weight < float("inf") for weight in weights.values()) or (weights and not sum(weights.values())):
+        raise BdpoError("--weights: each must be 0 or more, and one of them above 0.")
+    return {suite: weight / sum(weights.values()) for suite, weight in weights.items()}
+
+
+# --- one benchmark ------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class _Scores:
+    """What every method reached on a task: one column a prompt, the same prompts in the same order for all."""
+
+    task: str
+    suite: str
+    measure: str
+    scores: dict[str, Array]  # method -> (S, N), in [0, 1]
+    nats: dict[str, Array]  # method -> (S, N) margins of preferences; empty elsewhere
+    unread: int
+    filtered: int
+    single: bool  # one sample a prompt, so that scores are outcomes
+
+    @classmethod
+    def read(cls, methods: Mapping[str, Sequence[Run]], task: str) -> _Scores:
+        outcomes = {name: [run.whole(task) for run in seeds] for name, seeds in methods.items()}
+        scored = {name: [prompt_scores(of_seed) for of_seed in seeds] for name, seeds in outcomes.items()}
+        everyone = [of_seed for seeds in scored.values() for of_seed in seeds]
+        ids = [id for id in everyone[0] if all(of_seed[id] is not None for of_seed in everyone)]
+        if not ids:
+            raise BdpoError(f"{task}: there is no prompt on which every run's reply could be judged.")
+        margins = {
+            name: np.array([[outcome.margin for outcome in of_seed] for of_seed in seeds], dtype=float)
+            for name, seeds in outcomes.items()
+            if seeds[0][0].margin is not None
+        }
+        record = next(iter(methods.values()))[0].tasks[task]
+        arrays = {name: np.array([[of_seed[id] for id in ids] for of_seed in seeds]) for name, seeds in scored.items()}
+        single = record.settings.get("samples", 1) == 1
+        taken = {o.id for seeds in outcomes.values() for of_seed in seeds for o in of_seed if o.verdict == FILTERED}
+        filtered = len(taken.difference(ids))
+        unread = len(everyone[0]) - len(ids) - filtered
+        return cls(task, record.suite, record.measure, arrays, margins, unread, filtered, single)
+
+    @property
+    def n(self) -> int:
+        return next(iter(self.scores.values())).shape[1]
+
+    def row(self, baseline: str) -> ComparedRow:
+        cells = {}
+        for name, scores in self.scores.items():
+            difference = None if name == baseline else self._difference(scores, self.scores[baseline])
+            cells[name] = Cell(self.score(name), difference)
+        return ComparedRow(self.task, "benchmark", self.suite, self.measure, self.n, self.unread, self.filtered, cells)
+
+    def margins(self, baseline: str) -> list[ComparedRow]:
+        """Of preferences: the margin, and the accuracy of the reward, which is the log-ratio to the baseline."""
+        if not self.nats:
+            return []
+        reference = self.nats[baseline]
+        cells = {
+            name: Cell(mean(nats), None if name == baseline else compare_means(nats, reference))
+            for name, nats in self.nats.items()
+        }
+        gained = {
+            name: Cell(self._score((nats > reference.mean(axis=0)).astype(float)))
+            for name, nats in self.nats.items()
+            if name != baseline
+        }
+        margin = f"margin of log-probabilities [nats]; its difference is the log-ratio margin against {baseline}"
+        accuracy = f"pairs whose chosen reply gained more on {baseline} than the rejected one (reward accuracy)"
+        return [
+            ComparedRow(f"{self.task} margin", "nats", self.suite, margin, self.n, 0, 0, cells),
+            *(
+                [ComparedRow(f"{self.task} reward", "benchmark", self.suite, accuracy, self.n, 0, 0, gained)]
+                if gained
+                else []
+            ),
+        ]
+
+    def score(self, method: str) -> Rate | Mean:
+        return self._score(self.scores[method])
+
+    def _score(self, scores: Array) -> Rate | Mean:
+        """A rate with Wilson's interval where there is one run of outcomes, else a mean with a bootstrap interval."""
+        return rate(int(scores.sum()), scores.shape[1]) if self._outcomes(scores) else mean(scores)
+
+    def _difference(self, scores: Array, baseline: Array) -> Difference:
+        plain = self._outcomes(scores) and self._outcomes(baseline)
+        return compare_rates(scores, baseline) if plain else compare_means(scores, baseline)
+
+    def _outcomes(self, scores: Array) -> bool:
+        """Whether these are 0s and 1s of one run (some tasks of lm-eval score in between)."""
+        return self.single and len(scores) == 1 and bool(((scores == 0) | (scores == 1)).all())
+
+
+def _corrected(rows: Sequence[ComparedRow]) -> list[ComparedRow]:
+    """The rows with Holm's correction over all p values of the table, of every method and benchmark."""
+    tested = [
+        (row, name, cell.difference.p)
+        for row in rows
+        for name, cell in row.cells.items()
+        if cell.difference is not None and cell.difference.p is not None
+    ]
+    adjusted = holm([p for *_, p in tested]) if tested else []
+    for (row, name, _), p in zip(tested, adjusted, strict=True):
+        row.cells[name] = Cell(row.cells[name].score, row.cells[name].difference, p)
+    return list(rows)
+
+
+# --- averages -----------------------------------------------------------------------------------------------------
+
+
+def _averages(
+    rows: Sequence[ComparedRow], tables: Mapping[str, _Scores], weights: Mapping[str, float], baseline: str
+) -> list[ComparedRow]:
+    """A row for the mean over the benchmarks of each suite, and one for their weighted mean."""
+    averages = []
+    of_suite = {suite: [table for table in tables.values() if table.suite == suite] for suite in weights}
+    for suite, members in of_suite.items():
+        if len(members) == 1:
+            cells = next(row.cells for row in rows if row.name == members[0].task)
+        else:
+            cells = _average(members, [1 / len(members)] * len(members), baseline)
+        names = ", ".join(table.task for table in members)
+        averages.append(ComparedRow(suite, "suite", suite, f"mean of {names}", *_counts(members), cells))
+    if not averages:
+        return []
+    everything = [table for members in of_suite.values() for table in members]
+    shares = [weight / len(of_suite[suite]) for suite, weight in weights.items() for _ in of_suite[suite]]
+    told = ", ".join(f"{weight:.2f} {suite}" for suite, weight in weights.items())
+    cells = _average(everything, shares, baseline)
+    return [*averages, ComparedRow("overall", "overall", "", f"weighted mean: {told}", *_counts(everything), cells)]
+
+
+def _average(tables: Sequence[_Scores], weights: Sequence[float], baseline: str) -> dict[str, Cell]:
+    parts = [Part(table.n, weight) for table, weight in zip(tables, weights, strict=True)]
+    joined = {name: np.concatenate([table.scores[name] for table in tables], axis=1) for name in tables[0].scores}
+    cells = {}
+    for name, scores in joined.items():
+        difference = None if name == baseline else compare_means(scores, joined[baseline], parts=parts)
+        found = [table.score(name) for table in tables]
+        rates = [score for score in found if isinstance(score, Rate)]
+        score = average(rates, weights) if len(rates) == len(found) else mean(scores, parts=parts)
+        cells[name] = Cell(score, difference)
+    return cells
+
+
+def _counts(tables: Sequence[_Scores]) -> tuple[int, int, int]:
+    """Prompts, and prompts left out for either reason, of several benchmarks."""
+    return sum(t.n for t in tables), sum(t.unread for t in tables), sum(t.filtered for t in tables)

@@ -1,0 +1,182 @@
+"""Weights from files: all of a model's or an adapter's tensors, in their shapes, and no others."""
+
+from __future__ import annotations
+
+import logging
+import pickle
+import re
+import struct
+import warnings
+from collections.abc import Collection, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from huggingface_hub.errors import StrictDataclassError
+from safetensors import SafetensorError
+from transformers import AutoModelForCausalLM
+
+from bdpo.errors import BdpoError
+from bdpo.models.remote_code import asking_nobody, from_files
+
+LOADING_ERRORS = (  # what damaged and foreign models raise in torch, transformers, tokenizers and peft
+    OSError, ValueError, ImportError, RuntimeError, LookupError, TypeError, AttributeError, ArithmeticError,
+    AssertionError, EOFError, struct.error, pickle.UnpicklingError, SafetensorError, StrictDataclassError,
+)  # fmt: skip
+_PREFIX = "base_model.model."  # of an adapter's tensors
+# peft fills these from elsewhere
+_NOT_MISSED = ("vblora_vector_bank", "prompt_encoder", ".tinylora_v.", ".unilora_theta_d.")
+# ... reads these by itself, or writes them twice
+_READ_APART = ("prompt_embeddings", *(f".{copy}.{kind}" for copy in ("modules_to_save", "original_module")
+                                      for kind in ("weight", "bias")))  # fmt: skip
+
+
+def loading_fault(error: Exception) -> str:
+    """What one of `LOADING_ERRORS` says of a model's files, and the mend: the rest of a sentence."""
+    if isinstance(error, pickle.UnpicklingError):
+        return (
+            "its weights are a pickle that holds more than tensors, and opening it could run code; take safetensors, "
+            "or convert it where you trust it."
+        )
+    said = re.split(r"[.!?]\s", " ".join(str(error).split()))[0].rstrip(".")
+    kind = "" if isinstance(error, OSError | ValueError | RuntimeError) else f"{type(error).__name__}: "
+    return f"{kind}{said}; if its files are damaged or of another kind of model, copy or download it again."
+
+
+def whole_model(folder: Path, kind: Any = AutoModelForCausalLM, **how: Any) -> Any:
+    """`kind.from_pretrained(folder, **how)`, where the files hold exactly the model's tensors.
+
+    transformers fills what is missing, or of another shape, at random, and leaves out what it does not know. A tensor
+    that is tied to another may be missing, and so may what the architecture itself says is made anew.
+
+    Raises:
+        BdpoError: tensors are missing, unexpected or of other shapes; it names them.
+    """
+    whose = f"The model in {folder}"
+    with _tensors_only(whose), _report_left_out():
+        model, info = from_files(kind, folder, output_loading_info=True, ignore_mismatched_sizes=True, **how)
+    _refuse_missing(whose, info["missing_keys"])
+    if info["mismatched_keys"]:
+        name, found, expected = min(info["mismatched_keys"])
+        raise BdpoError(
+            f"{whose} holds {name} with shape {tuple(found)} where its config.json asks for "
+            f"{tuple(expected)}: bring back the files that belong together."
+        )
+    if info["unexpected_keys"]:
+        raise BdpoError(
+            f"{whose} holds {_some(info['unexpected_keys'])}, which its config.json does not ask for: "
+            "bring back the files that belong together."
+        )
+    return model
+
+
+def adapted(model: Any, folder: Path, *, trainable: bool = False, **how: Any) -> Any:
+    """Put the adapter in `folder` on the model: a PeftModel, in eval mode unless `trainable`.
+
+    A model whose vocabulary the adapter was trained to enlarge is resized (see `fit_vocabulary`).
+
+    Args:
+        how: keyword arguments of `PeftModel.from_pretrained`.
+
+    Raises:
+        BdpoError: tensors of the adapter are missing or unexpected; it names them.
+    """
+    from peft import PeftConfig, PeftModel
+
+    whose = f"The adapter in {folder}"
+    if not any((folder / file).exists() for file in ("adapter_model.safetensors", "adapter_model.bin")):
+        raise BdpoError(f"{whose} has no weights (adapter_model.safetensors): copy it again.")
+    config = PeftConfig.from_pretrained(str(folder))
+    with _tensors_only(whose), asking_nobody(folder), warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message="Found missing adapter keys")  # it is said below
+        fit_vocabulary(model, folder)
+        try:
+            on: Any = PeftModel.from_pretrained(model, str(folder), config=config, is_trainable=trainable, **how)
+        except KeyError as error:  # a whole module that the adapter replaces
+            raise _lacking(whose, [str(error.args[0])]) from error
+    # from_pretrained only warns of what is missing; loading the same once more says it all
+    loaded = on.load_adapter(str(folder), "default", is_trainable=trainable, **how)
+    missing = [key for key in loaded.missing_keys if not any(part in key for part in _NOT_MISSED)]
+    _refuse_missing(whose, missing)
+    unexpected = [key for key in loaded.unexpected_keys if not key.endswith(_READ_APART)]
+    if unexpected:
+        raise BdpoError(
+            f"{whose} holds {_some(unexpected)}, which its adapter_config.json does not ask for: "
+            "bring back the files that belong together."
+        )
+    return on
+
+
+def fit_vocabulary(model: Any, folder: Path) -> None:
+    """Resize the model's embedding and head to the rows of those that the adapter in `folder` brings along.
+
+    peft saves them whole where the vocabulary was resized before training.
+
+    Raises:
+        BdpoError: it brings only one of the two, and they are not tied.
+    """
+    from peft.utils import load_peft_weights
+
+    modules = {"embedding": model.get_input_embeddings(), "head": model.get_output_embeddings()}
+    names = {module: name for name, module in model.named_modules()}
+    stored = {
+        key.removeprefix(_PREFIX): len(tensor)
+        for key, tensor in load_peft_weights(str(folder), device="cpu").items()
+        if key.endswith(".weight") and "lora_" not in key
+    }
+    found: dict[str, int] = {}
+    for what, module in modules.items():
+        rows = {n for key, n in stored.items() if module in names and key.startswith(f"{names[module]}.")}
+        found |= {what: max(rows)} if rows else {}
+    here = len(modules["embedding"].weight)
+    if not found or set(found.values()) == {here}:
+        return
+    tied = modules["head"] is None or modules["head"].weight is modules["embedding"].weight
+    if not tied and (len(found) < 2 or len(set(found.values())) > 1):
+        lacking = next((what for what in modules if found.get(what, here) == here), "head")
+        raise BdpoError(
+            f"The adapter in {folder} was trained with a vocabulary of {max(found.values())} tokens, its base has "
+            f"{here}, and it does not hold the larger {lacking}: train it with embedding and head both in "
+            "modules_to_save, or neither in target_modules."
+        )
+    model.resize_token_embeddings(max(found.values()), mean_resizing=False)
+
+
+def _refuse_missing(whose: str, names: Collection[str]) -> None:
+    if names:
+        raise _lacking(whose, names)
+
+
+def _lacking(whose: str, names: Collection[str]) -> BdpoError:
+    return BdpoError(f"{whose} lacks {_some(names)}: copy its files again.")
+
+
+def _some(names: Collection[str]) -> str:
+    plain = sorted(name.removeprefix(_PREFIX).replace(".default.", ".").removesuffix(".default") for name in names)
+    return ", ".join(plain[:3]) + (f" and {len(plain) - 3} more" if len(plain) > 3 else "")
+
+
+@contextmanager
+def _tensors_only(whose: str) -> Iterator[None]:
+    try:
+        yield
+    except pickle.UnpicklingError as error:
+        raise BdpoError(
+            f"{whose}: the pickle is damaged or holds more than tensors, and then it could run code; save the weights "
+            "as safetensors where you trust them."
+        ) from error
+
+
+@contextmanager
+def _report_left_out() -> Iterator[None]:
+    """transformers logs a table of what did not fit; here it becomes a sentence."""
+
+    def wanted(record: logging.LogRecord) -> bool:
+        return "LOAD REPORT" not in record.getMessage()
+
+    logger = logging.getLogger("transformers.modeling_utils")
+    logger.addFilter(wanted)
+    try:
+        yield
+    finally:
+        logger.removeFilter(wanted)

@@ -1,0 +1,108 @@
+"""What a run would stop at after its pairs were scored, asked before: values, and what is not installed."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+from torch.optim.lr_scheduler import ReduceLROnPlateau
+from transformers import Trainer, TrainingArguments, get_scheduler
+from transformers.integrations import get_available_reporting_integrations
+from transformers.trainer_optimizer import is_optimizer_factory
+from transformers.trainer_utils import SaveStrategy
+from transformers.training_args import ParallelMode
+from transformers.utils import is_liger_kernel_available
+
+from bdpo.errors import BdpoError, first_line, unknown
+from bdpo.method.metrics import metric_names
+
+
+def _from(least: float, below: float = math.inf) -> Callable[[float], bool]:
+    return lambda value: least <= value < below
+
+
+_COUNT = _from(1), "must be at least 1"
+_NOT_NEGATIVE = _from(0), "must be a number from 0 up"
+_SEED = _from(0, 2**32), "must be from 0 to 4294967295"
+_BOUNDS: dict[str, tuple[Callable[[Any], bool], str]] = {
+    "per_device_train_batch_size": _COUNT,
+    "per_device_eval_batch_size": _COUNT,
+    "gradient_accumulation_steps": _COUNT,
+    "tokens_per_batch": (_COUNT[0], "must be at least 1, or left out"),
+    "max_steps": (lambda steps: steps == -1 or steps >= 1, "must be at least 1, or left out"),
+    "num_train_epochs": (lambda epochs: 0 < epochs < math.inf, "must be a number above 0"),
+    "learning_rate": _NOT_NEGATIVE,
+    "weight_decay": _NOT_NEGATIVE,
+    "max_grad_norm": (lambda norm: norm >= 0, "must be a number from 0 up"),
+    "neftune_noise_alpha": _NOT_NEGATIVE,
+    "dataloader_num_workers": _NOT_NEGATIVE,
+    "seed": _SEED,
+    "data_seed": _SEED,
+    "label_smoothing_factor": (
+        lambda factor: factor == 0, "has no effect on preference pairs: set label_smoothing of the loss dpo or robust"
+    ),
+}  # fmt: skip
+
+
+def refuse_unfit(args: TrainingArguments) -> None:
+    """Raise BdpoError for arguments under which training would stop, or do nothing, after the pairs were scored."""
+    for name, (fits, sentence) in _BOUNDS.items():
+        value = getattr(args, name)
+        if value is not None and not fits(value):
+            raise BdpoError(f"{name} is {value}: it {sentence}.")
+    missing = sorted({*(args.report_to or ())} - {*get_available_reporting_integrations()})
+    if missing:
+        raise BdpoError(f"report_to names {missing[0]}, which is not installed: pip install 'bdpo[trackers]'.")
+    if args.use_liger_kernel and not is_liger_kernel_available():
+        raise BdpoError("use_liger_kernel needs liger-kernel: pip install liger-kernel, or leave it out.")
+    if args.fsdp and args.parallel_mode != ParallelMode.DISTRIBUTED:
+        raise BdpoError("fsdp needs several processes: start them with accelerate launch or torchrun, or leave it out.")
+    metric, known = args.metric_for_best_model, {"loss", *metric_names()} - {"pair_loss"}
+    if metric is None and args.save_strategy == SaveStrategy.BEST:
+        raise BdpoError("save_strategy is best: say by which metric, in metric_for_best_model.")
+    if metric is not None and metric.removeprefix("eval_") not in known:
+        raise unknown("metric_for_best_model", metric, sorted(name for name in known if "imbalance_" not in name))
+    checkpoint = args.resume_from_checkpoint
+    if isinstance(checkpoint, str) and not Path(checkpoint).is_dir():
+        raise BdpoError(f"resume_from_checkpoint is {checkpoint!r}, which is no folder: give that of a checkpoint.")
+    _try_schedule(args, _try_optimizer(args))
+
+
+def _try_optimizer(args: TrainingArguments) -> torch.optim.Optimizer:
+    """The optimiser of the run over one weight, or a plain one where it cannot be made without the model."""
+    weight = nn.Parameter(torch.zeros(2, 2))
+    try:
+        kind, how = Trainer.get_optimizer_cls_and_kwargs(args)
+        if not is_optimizer_factory(kind) and "params" not in how:
+            return kind([weight], **how)
+    except Exception as error:  # each library's own
+        if "need to pass a" not in str(error):  # the model
+            raise BdpoError(f"optim is {_word(args.optim)}: {first_line(error)}") from error
+    return torch.optim.SGD([weight], lr=args.learning_rate)
+
+
+def _try_schedule(args: TrainingArguments, optimizer: torch.optim.Optimizer) -> None:
+    """Make the schedule of the learning rate and take some steps of it."""
+    kind: Any = args.lr_scheduler_type
+    try:
+        schedule = get_scheduler(
+            kind, optimizer=optimizer, num_warmup_steps=1, num_training_steps=1000,
+            scheduler_specific_kwargs=args.lr_scheduler_kwargs,  # type: ignore[arg-type]
+        )  # fmt: skip
+        for _ in range(3):
+            optimizer.step()
+            schedule.step(*([0.0] if isinstance(schedule, ReduceLROnPlateau) else []))
+    except Exception as error:  # a name or a value that the schedule does not take
+        raise BdpoError(
+            f"lr_scheduler_type {_word(kind)} does not take lr_scheduler_kwargs "
+            f"{args.lr_scheduler_kwargs or {}}: {first_line(error)}."
+        ) from error
+
+
+def _word(name: Any) -> str:
+    """A name of transformers' lists, which may be a member of an Enum."""
+    return str(getattr(name, "value", name))

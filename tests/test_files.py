@@ -1,0 +1,47 @@
+"""What is written can be read by whom the umask says."""
+
+import os
+import stat
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from peft import LoraConfig, get_peft_model
+
+from bdpo import models
+from plain_dpo import Make
+from tiny import tiny_model, tiny_tokenizer
+
+
+@pytest.fixture(params=[0o022, 0o027, 0o077], ids=oct)
+def mode(request: pytest.FixtureRequest) -> Iterator[int]:
+    """The mode of a new file under a umask that is set while the test runs."""
+    before = os.umask(request.param)
+    yield 0o666 & ~request.param
+    os.umask(before)
+
+
+def modes(folder: Path) -> dict[str, int]:
+    return {str(p.relative_to(folder)): stat.S_IMODE(p.stat().st_mode) for p in folder.rglob("*") if p.is_file()}
+
+
+@pytest.mark.skipif(os.name == "nt", reason="no modes")
+@pytest.mark.parametrize("lora", [True, False])
+def test_a_run_and_its_checkpoints_follow_the_umask(make: Make, tmp_path: Path, mode: int, lora: bool) -> None:
+    trainer = make(lora=lora, save_strategy="steps", save_steps=1, max_steps=1)
+    trainer.train()
+    trainer.save_model()
+    found = modes(tmp_path / "run")
+    weights = "adapter_model.safetensors" if lora else "model.safetensors"
+    assert {weights, f"checkpoint-1/{weights}", "checkpoint-1/optimizer.pt"} <= set(found)
+    assert set(found.values()) == {mode}
+
+
+@pytest.mark.skipif(os.name == "nt", reason="no modes")
+def test_merged_weights_follow_the_umask(tmp_path: Path, mode: int) -> None:
+    tiny_model().save_pretrained(tmp_path / "base")
+    tiny_tokenizer().save_pretrained(tmp_path / "base")
+    base = models.load(tmp_path / "base").model
+    get_peft_model(base, LoraConfig(task_type="CAUSAL_LM", r=2)).save_pretrained(tmp_path / "adapter")
+    found = modes(models.merge(tmp_path / "adapter", tmp_path / "merged"))
+    assert "model.safetensors" in found and set(found.values()) == {mode}

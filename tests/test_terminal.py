@@ -1,0 +1,132 @@
+"""What is printed: text from outside commands nothing, paths are paths, and a reader that leaves stops nothing."""
+
+import io
+import os
+import shlex
+import subprocess
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import yaml
+from rich.console import Console
+from rich.table import Table
+
+from bdpo.pairs import write_pairs
+from bdpo.recipe.sections import as_override, load_recipe
+from bdpo.terminal import plain, say, visible
+from tiny import make_pairs, tiny_model, tiny_tokenizer
+
+ODD = "a[1] (b) *? {x} [bold] é"  # a folder's name
+EVIL = "[/x]\x1b]0;owned\x07\x9b2J:smile:\u202e"  # what begins each id and category
+RECIPE = """
+model: {name: model}
+data: {train: pairs.jsonl, holdout: 3}
+train: {use_cpu: true, disable_tqdm: true, per_device_train_batch_size: 4, max_steps: 6, logging_steps: 1,
+        save_steps: 1}
+peft: {r: 4, target_modules: [q_proj]}
+"""
+
+
+@pytest.fixture(scope="module")
+def odd(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder of an odd name: a tiny model, a recipe, and pairs whose ids and categories are escapes and markup."""
+    odd = tmp_path_factory.mktemp("paths") / ODD
+    odd.mkdir()
+    tiny_model().save_pretrained(odd / "model")
+    tiny_tokenizer().save_pretrained(odd / "model")
+    write_pairs(odd / "pairs.jsonl", [replace(p, id=EVIL + p.id, category=(EVIL,)) for p in make_pairs(12)])
+    (odd / "recipe.yaml").write_text(RECIPE)
+    return odd
+
+
+def start(folder: Path, *arguments: str, **environment: str) -> subprocess.Popen:
+    variables = os.environ | {"BDPO_CACHE": str(folder / "cache"), "COLUMNS": "200"} | environment
+    command = [sys.executable, "-m", "bdpo", *arguments]
+    return subprocess.Popen(command, cwd=folder, env=variables, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+
+
+def run(folder: Path, *arguments: str, **environment: str) -> tuple[int, str, str]:
+    out, err = (process := start(folder, *arguments, **environment)).communicate(timeout=120)
+    return process.returncode, out.decode(), err.decode()
+
+
+# --- one helper ----------------------------------------------------------------------------------------------------
+@pytest.mark.parametrize(
+    ("text", "shown"),
+    [
+        ("two\nlines\tand é, 漢字, 👩‍👩", "two\nlines\tand é, 漢字, 👩‍👩"),
+        ("\x1b[31m \x07 \r \x7f \x9b", r"\x1b[31m \x07 \r \x7f \x9b"),
+        ("\u202eevil\u2066", r"\u202eevil\u2066"),
+        (os.fsdecode(b"caf\xe9"), r"caf\udce9"),
+    ],
+)
+def test_control_characters_are_spelt_out_and_everything_else_is_kept(text: str, shown: str) -> None:
+    assert visible(text) == shown
+
+
+def test_rich_reads_no_markup_and_no_emoji_in_it() -> None:
+    console = Console(file=io.StringIO(), width=80, color_system="truecolor", force_terminal=True)
+    say(console, EVIL + "[red]")
+    table = Table(title=plain(EVIL))
+    table.add_column(plain(EVIL))
+    table.add_row(plain(EVIL))
+    console.print(table)
+    shown = console.file.getvalue()
+    assert shown.count(r"[/x]\x1b]0;owned\x07\x9b2J:smile:\u202e") == 4 and "[red]" in shown
+
+
+# --- every command, from a folder whose name is a pattern, markup and two words ------------------------------------
+def test_every_command_works_in_such_a_folder_over_such_data_and_says_what_to_run_next(odd: Path) -> None:
+    def shown(*arguments: str, code: int = 0) -> str:
+        found, out, err = run(odd, *arguments)
+        assert found == code, err
+        assert not {"\x9b", "\x07", "\u202e", "\x1b]"} & {*out} and "owned\x07" not in out + err
+        return out
+
+    pairs, scores = str(odd / "pairs.jsonl"), str(odd / "scores")
+    assert f"{ODD}/pairs.jsonl (canonical): 12 pairs" in shown("data", "check", pairs, "--model", str(odd / "model"))
+    out = shown("score", "--model", str(odd / "model"), "--data", pairs, "--out", scores)
+    assert r"[/x]\x1b]0;owned\x07\x9b2J:smile:\u202epair-" in out and "Comprehension [nats/token]" in out
+    following = shlex.split(out.rsplit("Next: ", 1)[1])
+    assert following[:2] == ["bdpo", "train"] and following[-2:] == ["--set", f"score.dir={scores}"]
+    train = ("train", "--config", str(odd / "recipe.yaml"))
+    out = shown(*train, "--out", str(odd / "run"))
+    merge = shlex.split(out.rsplit("Next: ", 1)[1])[1:5]
+    assert merge == ["merge", str(odd / "run"), "--out", f"{odd / 'run'}-merged"]
+    assert shown(*merge) == f"Merged weights and tokenizer: {odd / 'run'}-merged\n"
+    assert f"would go to {odd / 'run'}." in shown(*train, "--out", str(odd / "run"), "--dry-run")
+    asked = ("--out", str(odd / "evaluated"), "--limit", "1", "--max-new-tokens", "2")
+    out = shown("evaluate", f"before={odd / 'model'}", f"after={odd / 'run'}", *asked)
+    assert shlex.split(out.rsplit("Next: ", 1)[1]) == ["bdpo", "compare", str(odd / "evaluated")]
+    assert f"Written: {odd / 'evaluated' / 'compare.json'}" in shown("compare", str(odd / "evaluated"))
+
+
+def test_a_refusal_names_a_file_and_an_id_without_obeying_them(odd: Path) -> None:
+    write_pairs(odd / "\x1b[31mbad.jsonl", [replace(p, id=f"{EVIL}\nbdpo: fine") for p in make_pairs(2)])
+    code, _, err = run(odd, "train", "--config", "recipe.yaml", "--set", "data.train=\x1b[31mbad.jsonl")
+    assert code == 2 and len(err.splitlines()) == 1 and "\x1b" not in err and r"\x1b[31mbad.jsonl" in err
+
+
+@pytest.mark.parametrize("name", ["[1].jsonl", "a: b.jsonl", "1.0", "null", "{x}", "it's", "- x", "#1"])
+def test_a_path_is_never_yaml(name: str) -> None:
+    assert load_recipe(None, [as_override("data.train", name)]).data.train == name
+    assert yaml.safe_load(as_override("data.train", name).partition("=")[2]) == name
+
+
+# --- streams -------------------------------------------------------------------------------------------------------
+def test_an_encoding_without_the_letters_ends_no_command(odd: Path) -> None:
+    code, out, err = run(odd, "data", "check", str(odd / "pairs.jsonl"), "--model", "model", PYTHONIOENCODING="ascii")
+    assert code == 0, err
+    assert r"[bold] \xe9/pairs.jsonl (canonical): 12 pairs" in out and out.isascii()
+
+
+@pytest.mark.parametrize("closed", ["stdout", "stderr"])
+def test_a_reader_that_leaves_stops_no_training(odd: Path, closed: str) -> None:
+    process = start(odd, "train", "--config", "recipe.yaml", "--out", f"left-{closed}", PYTHONUNBUFFERED="1")
+    getattr(process, closed).close()
+    other = process.stderr if closed == "stdout" else process.stdout
+    said = other.read().decode()
+    assert process.wait(timeout=120) == 0, said
+    assert (odd / f"left-{closed}" / "adapter_model.safetensors").exists() and "BrokenPipe" not in said
