@@ -29,6 +29,14 @@ _NOT_WRITABLE = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EAC
 _WRITERS = re.compile(r"(?:strerror|I/O error): ([\w -]+)|([\w -]+) \(os error|unexpected pos|PytorchStreamWriter")
 
 
+class NotWritable(UnusableFolder):
+    """A file that could not be written: what was there before is kept."""
+
+    def __init__(self, path: Path, error: OSError) -> None:
+        self.path, self.reason = path, os.strerror(error.errno) if error.errno else first_line(error)
+        super().__init__(f"Cannot write {path} ({self.reason}): make room, or ", ". What is there is kept.")
+
+
 def expanded(name: str | Path) -> Path:
     """The path with its `~` resolved; as it is where there is no home folder (a container's user without an entry)."""
     return Path(os.path.expanduser(name))
@@ -67,7 +75,7 @@ def write_whole(path: Path, content: bytes | str) -> None:
     """Write a file (text as UTF-8) whole or not at all.
 
     Raises:
-        BdpoError: it cannot be written; what was there before is kept.
+        NotWritable: what was there before is kept.
     """
     with file_made_whole(path) as temporary:
         temporary.write_bytes(content.encode() if isinstance(content, str) else content)
@@ -78,7 +86,7 @@ def file_made_whole(path: Path) -> Iterator[Path]:
     """A file to write under another name, which is then brought to disk and renamed to `path`.
 
     Raises:
-        BdpoError: it cannot be written; what was there before is kept.
+        NotWritable: what was there before is kept.
     """
     temporary = path.with_name(f".{path.name}.{os.getpid()}")
     try:
@@ -91,9 +99,7 @@ def file_made_whole(path: Path) -> Iterator[Path]:
             os.fsync(file.fileno())
         temporary.replace(path)
     except OSError as error:
-        raise UnusableFolder(
-            f"Cannot write {path} ({error.strerror}): make room, or ", ". What is there is kept."
-        ) from error
+        raise NotWritable(path, error) from error
     finally:
         with suppress(OSError):
             temporary.unlink(missing_ok=True)
@@ -102,7 +108,9 @@ def file_made_whole(path: Path) -> Iterator[Path]:
 def not_writable(error: BaseException) -> str | None:
     """Why something could not be written, where that is what an error says; else None."""
     if isinstance(error, OSError):
-        return error.strerror if error.errno in _NOT_WRITABLE else None
+        return os.strerror(error.errno) if error.errno in _NOT_WRITABLE else None
+    if isinstance(error, NotWritable):
+        return error.reason
     said = _WRITERS.search(str(error))
     return said and (said[1] or said[2] or "no room is left").strip()
 

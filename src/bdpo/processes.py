@@ -97,3 +97,9 @@ def stoppable() -> Iterator[Stop]:
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
+
+
+def unstoppable() -> None:
+    """Ignore Ctrl-C and SIGTERM from now on: all is done and said, and the interpreter takes a second to end."""
+    for number in _STOPS:
+        signal.signal(number, signal.SIG_IGN)

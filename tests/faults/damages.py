@@ -49,9 +49,9 @@ Harm = Callable[[Path, Random], None]
 
 def refused(ended: Ended, *said: str) -> str:
     """Whether a command ended with one sentence that says so much."""
-    lines = [line for line in ended.said.splitlines() if line.startswith("bdpo: ")]
-    if ended.code != 2 or "Traceback" in ended.said or len(lines) != 1:
-        return f"exit code {ended.code}, {len(lines)} sentences: {ended.said[-300:]}"
+    sentences = ended.said.count("bdpo: ")
+    if ended.code != 2 or "Traceback" in ended.said or sentences != 1:
+        return f"exit code {ended.code}, {sentences} sentences: {ended.said[-300:]}"
     missing = [words for words in said if words not in ended.sentence]
     return f"'{missing[0]}' is not in: {ended.sentence}" if missing else ""
 

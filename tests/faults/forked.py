@@ -8,10 +8,12 @@ from __future__ import annotations
 import ctypes
 import gc
 import os
+import re
 import resource
 import select
 import signal
 import sys
+import threading
 import time
 import traceback
 from collections.abc import Callable
@@ -21,6 +23,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from tqdm import tqdm
 
 import bdpo.evaluate.evaluation
 import bdpo.models.loading
@@ -33,6 +36,8 @@ TIMEOUT = 120  # seconds; the longest command takes about 2
 _WRITES = {"os.mkdir", "os.rename", "os.remove", "os.rmdir", "shutil.rmtree"}
 
 torch.set_num_threads(1)
+tqdm.set_lock(threading.RLock())  # its own is shared by all that are forked: one that is killed would hold it for ever
+tqdm.monitor_interval = 0
 gc.freeze()  # Trainer collects garbage at each start, which takes longer than the steps here
 bdpo.score.scoring.PART_SIZE = 4  # several parts of the few pairs, and several appended lines
 bdpo.evaluate.evaluation.JUDGED_AT_A_TIME = 2
@@ -50,8 +55,8 @@ class Ended:
     @property
     def sentence(self) -> str:
         """What the command says last to the user, without "bdpo: "."""
-        lines = [line for line in self.said.splitlines() if line.startswith("bdpo: ")]
-        return lines[-1].removeprefix("bdpo: ") if lines else ""
+        found = re.findall("bdpo: (.*)", self.said)  # it may follow a progress bar
+        return found[-1] if found else ""
 
 
 @dataclass
@@ -131,6 +136,8 @@ def start(
         os.chdir(home)
         os.environ |= {"BDPO_CACHE": str(home / cache), "HF_HUB_OFFLINE": "1", "TQDM_DISABLE": "1"}
         sys.argv = ["bdpo", *arguments]
+        for number in (signal.SIGINT, signal.SIGTERM):  # one started in the background ignores them
+            signal.signal(number, signal.SIG_DFL if number == signal.SIGTERM else signal.default_int_handler)
         _report(str(home), does)
         _restrict(largest, closed)
         code = _code_of_main()

@@ -68,7 +68,7 @@ def stop(home: Home, command: tuple[str, ...], aimed: Callable[[str], bool], mom
 
 def _badly_ended(ended: Ended, number: signal.Signals) -> str:
     if "Traceback" in ended.said:
-        return f"traceback: {ended.said.strip().splitlines()[-1]}"
+        return f"traceback: {ended.said[-200:]}"
     if number == signal.SIGKILL:
         return "" if ended.code in (-9, 0) else f"exit code {ended.code} where it was killed"
     if ended.code == 128 + number:
@@ -91,7 +91,7 @@ def _gone_on(home: Home, command: tuple[str, ...], out: Path, cache: str, ended:
                 return f"checkpoint-{steps} was complete and the run begins again"
             return "" if home.whole(command[0], out) else "the result is another one"
         if ended.code != -9 or "Traceback" in again.said:  # what was said was not true
-            return f"going on as was said: exit code {again.code}: {again.said.strip().splitlines()[-1]}"
+            return f"going on as was said: exit code {again.code}: {again.sentence or again.said[-200:]}"
         if "finished run" in again.sentence:
             return "" if home.whole(command[0], out) else "the result is another one"
         if bool(resume) or "--resume" not in again.sentence:

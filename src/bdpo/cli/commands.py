@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import atexit
 import json
 import os
 import shlex
@@ -16,7 +17,7 @@ import typer
 
 from bdpo.cli.evaluate import EPILOG, TrustRemoteCode, evaluate_app
 from bdpo.errors import BdpoError
-from bdpo.processes import first_to_say, stoppable
+from bdpo.processes import first_to_say, stoppable, unstoppable
 from bdpo.terminal import say, steady_streams, visible
 
 app = typer.Typer(
@@ -237,14 +238,14 @@ def train(
         callbacks.append(EvaluationCallback(recipe.evaluate, make_judge("rules"), recipe.data.seed))
     try:
         result = run_recipe(recipe, out, resume=resume, callbacks=callbacks, on_data=tell)
+        if processes().is_main_process:
+            render_metrics(result.metrics, result.history, console)
+            say(console, f"The run lies in {out} (README.md is its model card).")
+            if (out / "adapter_config.json").exists():
+                next_command = shlex.join(["bdpo", "merge", str(out), "--out", f"{out}-merged"])
+                say(console, f"Next: {next_command} gives plain weights for vLLM or llama.cpp.")
     except KeyboardInterrupt as stop:
         _stopped(stop, how_to_go_on(out))
-    if processes().is_main_process:
-        render_metrics(result.metrics, result.history, console)
-        say(console, f"The run lies in {out} (README.md is its model card).")
-        if (out / "adapter_config.json").exists():
-            next_command = shlex.join(["bdpo", "merge", str(out), "--out", f"{out}-merged"])
-            say(console, f"Next: {next_command} gives plain weights for vLLM or llama.cpp.")
 
 
 @app.command(epilog=EPILOG)
@@ -283,6 +284,7 @@ def main() -> None:
     steady_streams()
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")  # no warnings when a data loader forks
     warnings.filterwarnings("ignore", category=FutureWarning)  # peft calls what transformers renamed
+    atexit.register(unstoppable)
     try:
         with stoppable():
             app()

@@ -19,7 +19,7 @@ from typing import Any
 from accelerate.utils import broadcast_object_list
 
 from bdpo.errors import BdpoError
-from bdpo.files import folder_held, not_writable
+from bdpo.files import NotWritable, folder_held, not_writable
 from bdpo.processes import processes
 from bdpo.recipe.checkpoints import MANIFEST, Checkpoints, find_checkpoints
 
@@ -110,8 +110,9 @@ def explained(out: Path) -> Iterator[None]:
     try:
         yield
     except Exception as error:
-        reason = None if isinstance(error, BdpoError) else not_writable(error)
-        if reason is None:
+        reason = not_writable(error)
+        elsewhere = isinstance(error, NotWritable) and out not in error.path.parents  # in the cache
+        if reason is None or elsewhere:
             raise
         for checkpoint in out.glob("checkpoint-*"):
             if processes().is_main_process and not (checkpoint / MANIFEST).exists():
