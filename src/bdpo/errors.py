@@ -45,6 +45,11 @@ def first_line(error: Exception) -> str:
     return " ".join(lines[:2]) if lines[0].endswith(":") else lines[0]
 
 
+def nearest(name: object, known: Iterable[str], cutoff: float = 0.5) -> str | None:
+    """The name that was probably meant: the most similar one, or None where none is similar enough (0 to 1)."""
+    return next(iter(difflib.get_close_matches(str(name), list(known), n=1, cutoff=cutoff)), None)
+
+
 def unknown(kind: str, name: object, known: Iterable[str]) -> BdpoError:
     """The refusal of a name that is not in a table, with the nearest that is.
 
@@ -52,6 +57,6 @@ def unknown(kind: str, name: object, known: Iterable[str]) -> BdpoError:
     Unknown weighting 'sigmoyd': use one of sigmoid, ratio; did you mean 'sigmoid'?
     """
     names = list(known)
-    near = difflib.get_close_matches(str(name), names, n=1)
-    hint = f"; did you mean '{near[0]}'?" if near else "."
+    near = nearest(name, names, cutoff=0.6)
+    hint = f"; did you mean '{near}'?" if near else "."
     return BdpoError(f"Unknown {kind} {str(name)!r}: use one of {', '.join(names)}{hint}")

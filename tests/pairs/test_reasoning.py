@@ -228,6 +228,9 @@ def test_variables_hold_wherever_the_template_is_used_and_give_way_to_a_caller()
     tokenizer = FAMILIES["qwen3"].make()
     before = render(tokenizer, [HI], "p", add_generation_prompt=True)
     set_template_kwargs(tokenizer, {"enable_thinking": False})
+    once = tokenizer.chat_template
+    set_template_kwargs(tokenizer, {"enable_thinking": False})  # as models that share a tokenizer do
+    assert tokenizer.chat_template == once
     closed = f"{before}<think>\n\n</think>\n\n"
     assert render(tokenizer, [HI], "p", add_generation_prompt=True) == closed
     assert tokenizer.apply_chat_template([HI], tokenize=False, add_generation_prompt=True) == closed
@@ -249,6 +252,9 @@ def test_values_of_every_kind_reach_the_template():
 def test_every_named_template_gets_them():
     tokenizer = byte_level(("<eos>",), eos="<eos>", template={"default": "{{ a }}", "other": "{{ a }}{{ a }}"})
     set_template_kwargs(tokenizer, {"a": "x"})
+    once = dict(tokenizer.chat_template)
+    set_template_kwargs(tokenizer, {"a": "x"})  # again changes nothing
+    assert tokenizer.chat_template == once
     assert tokenizer.apply_chat_template([HI], tokenize=False) == "x"
     assert tokenizer.apply_chat_template([HI], tokenize=False, chat_template="other") == "xx"
 

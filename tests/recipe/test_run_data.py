@@ -168,6 +168,13 @@ def test_conflicts_error_stops_as_the_check_does(bdpo_: Bdpo) -> None:
     assert code == 2 and "annotated.jsonl: conflicting labels in 4 pairs (first: p1)." in err
 
 
+def test_the_command_that_an_error_names_can_be_pasted(bdpo_: Bdpo) -> None:
+    Path("a file.jsonl").write_bytes(Path("annotated.jsonl").read_bytes())
+    named = ("--set", "data.train=a file.jsonl", "--set", "data.conflicts=error", "--out", "never")
+    code, _, err = bdpo_("train", *TRAIN, *named)
+    assert code == 2 and "`bdpo data check 'a file.jsonl'` shows all." in err
+
+
 def test_text_prompts_are_warned_of_in_training_and_in_the_check(bdpo_: Bdpo) -> None:
     text = ("--set", "data.train=text.jsonl", "--out")
     code, out, _ = bdpo_("train", *TRAIN, *text, "run-text")

@@ -14,11 +14,10 @@ from bdpo.models.loading import LoadedModel, load, load_tokenizer
 from bdpo.models.merging import merge
 from bdpo.models.names import base_folder, known_as, resolve
 from bdpo.models.remote_code import from_config, from_files, trust_remote_code
-from bdpo.models.strict import LOADING_ERRORS, adapted, fit_vocabulary, loading_fault, whole_model
+from bdpo.models.strict import adapted, fit_vocabulary, loading_of, whole_model
 from bdpo.models.weights import weights_hash
 
 __all__ = [
-    "LOADING_ERRORS",
     "STARTER",
     "STARTER_LABEL",
     "LoadedModel",
@@ -30,7 +29,7 @@ __all__ = [
     "known_as",
     "load",
     "load_tokenizer",
-    "loading_fault",
+    "loading_of",
     "merge",
     "resolve",
     "trust_remote_code",

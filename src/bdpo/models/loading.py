@@ -17,7 +17,7 @@ from bdpo.errors import BdpoError, unknown
 from bdpo.models.gguf import STARTER, STARTER_LABEL
 from bdpo.models.names import base_of, find
 from bdpo.models.remote_code import from_files
-from bdpo.models.strict import LOADING_ERRORS, adapted, loading_fault, whole_model
+from bdpo.models.strict import adapted, loading_of, whole_model
 from bdpo.processes import processes
 
 _DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
@@ -65,7 +65,7 @@ def load(
         kwargs["attn_implementation"] = attn_implementation
     if quantization is not None:
         kwargs |= {"quantization_config": _quantization_config(quantization), "device_map": {"": processes().device}}
-    try:
+    with loading_of(f"the model in {folder}"):
         with _whole_weights():
             model = whole_model(base.folder, **kwargs)
         model.name_or_path = model.config._name_or_path = base.name
@@ -73,10 +73,6 @@ def load(
         tokenizer = from_files(AutoTokenizer, folder if _has_tokenizer(folder) else base.folder)
         if base != place:
             model = adapted(model, folder, trainable=trainable_adapter)
-    except BdpoError:
-        raise
-    except LOADING_ERRORS as error:
-        raise BdpoError(f"Cannot load the model in {folder}: {loading_fault(error)}") from error
     if on_device and quantization is None:
         model.to(processes().device)
     if chat_template is not None:
@@ -94,12 +90,8 @@ def load_tokenizer(name: str | Path, *, revision: str | None = None) -> PreTrain
     folder = place.folder
     if not _has_tokenizer(folder):
         folder = base_of(place).folder
-    try:
+    with loading_of(f"a tokenizer from {folder}"):
         return from_files(AutoTokenizer, folder)
-    except BdpoError:
-        raise
-    except LOADING_ERRORS as error:
-        raise BdpoError(f"Cannot load a tokenizer from {folder}: {loading_fault(error)}") from error
 
 
 def _quantization_config(quantization: str) -> Any:

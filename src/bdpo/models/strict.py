@@ -19,7 +19,7 @@ from transformers import AutoModelForCausalLM
 from bdpo.errors import BdpoError
 from bdpo.models.remote_code import asking_nobody, from_files
 
-LOADING_ERRORS = (  # what damaged and foreign models raise in torch, transformers, tokenizers and peft
+_LOADING_ERRORS = (  # what damaged and foreign models raise in torch, transformers, tokenizers and peft
     OSError, ValueError, ImportError, RuntimeError, LookupError, TypeError, AttributeError, ArithmeticError,
     AssertionError, EOFError, struct.error, pickle.UnpicklingError, SafetensorError, StrictDataclassError,
 )  # fmt: skip
@@ -31,13 +31,19 @@ _READ_APART = ("prompt_embeddings", *(f".{copy}.{kind}" for copy in ("modules_to
                                       for kind in ("weight", "bias")))  # fmt: skip
 
 
-def loading_fault(error: Exception) -> str:
-    """What one of `LOADING_ERRORS` says of a model's files, and the mend: the rest of a sentence."""
-    if isinstance(error, pickle.UnpicklingError):
-        return (
-            "its weights are a pickle that holds more than tensors, and opening it could run code; take safetensors, "
-            "or convert it where you trust it."
-        )
+@contextmanager
+def loading_of(what: str) -> Iterator[None]:
+    """In it what libraries raise over files is one sentence, a BdpoError: `what` cannot be loaded, and why."""
+    try:
+        yield
+    except BdpoError:
+        raise
+    except _LOADING_ERRORS as error:
+        raise BdpoError(f"Cannot load {what}: {_loading_fault(error)}") from error
+
+
+def _loading_fault(error: Exception) -> str:
+    """What an error says of a model's files, and the mend: the rest of a sentence."""
     said = re.split(r"[.!?]\s", " ".join(str(error).split()))[0].rstrip(".")
     kind = "" if isinstance(error, OSError | ValueError | RuntimeError) else f"{type(error).__name__}: "
     return f"{kind}{said}; if its files are damaged or of another kind of model, copy or download it again."

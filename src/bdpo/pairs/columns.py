@@ -6,12 +6,11 @@ would be about something else and nothing would say so; so such a row is refused
 
 from __future__ import annotations
 
-import difflib
 import re
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from bdpo.errors import BdpoError
+from bdpo.errors import BdpoError, nearest
 from bdpo.pairs import fields
 from bdpo.pairs.fields import Row
 from bdpo.pairs.formats import FORMATS, Format
@@ -45,8 +44,8 @@ def check_mapping(columns: Mapping[str, str]) -> None:
     known = {column for format in FORMATS.values() for column in format.columns}
     for ours in columns:
         if ours not in known:
-            near = difflib.get_close_matches(ours, known, n=1, cutoff=0.5)
-            hint = f"did you mean '{near[0]}'?" if near else "it maps the columns of docs/data.md, such as prompt."
+            near = nearest(ours, known)
+            hint = f"did you mean '{near}'?" if near else "it maps the columns of docs/data.md, such as prompt."
             raise BdpoError(f"data.columns: no format reads a column '{ours}': {hint}")
 
 

@@ -6,12 +6,12 @@ import json
 import random
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
-from contextlib import suppress
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from bdpo.errors import BdpoError
+from bdpo.files import NotWritable, file_made_whole
 from bdpo.pairs import fields
 from bdpo.pairs.columns import check_mapping, likely_mapping, refuse_unread, renamed, shown_mapping
 from bdpo.pairs.control import strip_control_tokens
@@ -135,18 +135,11 @@ def write_pairs(path: str | Path, pairs: Iterable[PreferencePair]) -> None:
 
 def write_rows(path: str | Path, rows: Iterable[Mapping[str, Any]]) -> None:
     """Write JSONL, whole or not at all; BdpoError where it cannot be written."""
-    path = Path(path)
-    part = path.with_name(path.name + ".part")
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with part.open("w", encoding="utf-8", newline="\n") as file:
+        with file_made_whole(Path(path)) as work, work.open("w", encoding="utf-8", newline="\n") as file:
             file.writelines(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
-        part.replace(path)
-    except OSError as error:
-        raise BdpoError(f"{path}: cannot be written ({error.strerror or error}); choose another place.") from None
-    finally:
-        with suppress(OSError):
-            part.unlink(missing_ok=True)
+    except NotWritable as error:
+        raise BdpoError(f"{path}: cannot be written ({error.reason}); choose another place.") from None
 
 
 @dataclass(frozen=True)

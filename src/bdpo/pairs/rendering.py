@@ -88,10 +88,9 @@ def set_template_kwargs(
         for name, value in kwargs.items()
     )
     defaults = f"{head}{{{{ '' }}}}"  # the last keeps a line break after it, which a tag would swallow
-    if isinstance(template, dict):
-        tokenizer.chat_template = {name: defaults + text for name, text in template.items()}
-    else:
-        tokenizer.chat_template = defaults + template
+    # models that share a tokenizer say it again, and another text would count as another template
+    begun = [text if text.startswith(defaults) else defaults + text for text in texts]
+    tokenizer.chat_template = dict(zip(template, begun, strict=True)) if isinstance(template, dict) else begun[0]
 
 
 def _added(tokenizer: PreTrainedTokenizerBase, turns: list[Message], prompt: str, reply: str, where: str) -> str:

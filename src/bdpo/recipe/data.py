@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+import shlex
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -77,7 +78,7 @@ def refuse_errors(recipe: Recipe, data: RunData) -> None:
             if error.severity == "error":
                 raise BdpoError(
                     f"{source}: {error.name.replace('_', ' ')} in {error.count} pairs (first: {error.examples[0]}). "
-                    f"{error.explanation.rstrip('.')}; `bdpo data check {source}` shows all."
+                    f"{error.explanation.rstrip('.')}; `bdpo data check {shlex.quote(source)}` shows all."
                 )
 
 

@@ -12,7 +12,7 @@ from rich.console import Console
 from transformers import AutoConfig, AutoModelForCausalLM
 
 from bdpo import models
-from bdpo.errors import BdpoError, first_line
+from bdpo.errors import BdpoError
 from bdpo.pairs import CheckReport, LoadedPairs, check_pairs
 from bdpo.recipe.card import method_name
 from bdpo.recipe.data import read_data
@@ -101,14 +101,12 @@ def dry_run(recipe: Recipe, out: Path) -> DryRun:
 def _meta_model(recipe: Recipe) -> Any:
     """The model as it would be trained, on the meta device: it has shapes, and nothing is allocated."""
     section = recipe.model
-    config = models.from_files(AutoConfig, models.base_folder(section.name, revision=section.revision))
     folder = models.resolve(section.name, revision=section.revision)
     how = {} if section.attn_implementation is None else {"attn_implementation": section.attn_implementation}
-    try:
+    with models.loading_of(f"the model in {folder}"):
+        config = models.from_files(AutoConfig, models.base_folder(section.name, revision=section.revision))
         with torch.device("meta"):
             model: Any = models.from_config(AutoModelForCausalLM, config.get_text_config(), **how)
-    except models.LOADING_ERRORS as error:
-        raise BdpoError(f"Cannot load the model in {folder}: {first_line(error)}") from error
     carries = (folder / "adapter_config.json").exists()
     if carries:
         models.fit_vocabulary(model, folder)

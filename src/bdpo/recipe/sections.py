@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import difflib
 import json
 import re
 from pathlib import Path
@@ -21,7 +20,7 @@ from pydantic import (
     model_validator,
 )
 
-from bdpo.errors import BdpoError
+from bdpo.errors import BdpoError, nearest
 from bdpo.files import read_bytes
 from bdpo.method.losses import loss_parameters
 from bdpo.recipe.yaml_text import as_meant, load_yaml
@@ -327,9 +326,9 @@ def _numbers(value: Any) -> Any:
 
 
 def _nearest(name: str, known: list[str]) -> str:
-    near = difflib.get_close_matches(name, known, n=1, cutoff=0.5)
+    near = nearest(name, known)
     if near:
-        return f": did you mean '{near[0]}'?"
+        return f": did you mean '{near}'?"
     return f"; there are {', '.join(known[:12])}{', ...' if len(known) > 12 else '.'}"
 
 

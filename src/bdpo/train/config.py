@@ -69,7 +69,7 @@ class BDPOConfig(MethodOptions, TrainingArguments):
             self.loss_type = self.loss_type[0]
         if self.loss_type == "sigmoid":
             self.loss_type = "dpo"
-        self.refuse_unfit()
+        self.refuse_unfit_method()
         refuse_unfit(self)
 
     def __getstate__(self) -> dict[str, Any]:

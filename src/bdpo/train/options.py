@@ -79,7 +79,7 @@ class MethodOptions:
         """What stage 1 is told."""
         return ScoringOptions(self.estimator, self.max_length, self.score_batch_tokens, self.score_seed)
 
-    def refuse_unfit(self) -> None:
+    def refuse_unfit_method(self) -> None:
         """Raise BdpoError for a name that is in no table, or a value that the loss or the balance does not take."""
         loss_parameters(self.loss_type, **self.hyperparameters())
         balance([0.0], [0.0], **self.balancing())

@@ -6,7 +6,6 @@ in `items`.
 
 from __future__ import annotations
 
-import difflib
 import hashlib
 from collections import defaultdict
 from collections.abc import Callable, Iterable
@@ -15,7 +14,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
-from bdpo.errors import BdpoError
+from bdpo.errors import BdpoError, nearest
 from bdpo.evaluate.ask import items as read
 from bdpo.evaluate.ask.items import VERBALISERS, Item
 from bdpo.evaluate.ask.sources import MissingRows, RowSource, placed_rows
@@ -187,8 +186,8 @@ def select_benchmarks(names: str) -> list[Benchmark]:
 def _benchmark(name: str) -> Benchmark:
     if name not in BENCHMARKS:
         known = [*SUITES, *BENCHMARKS]
-        near = difflib.get_close_matches(name, known, n=1, cutoff=0.5)
-        hint = f": did you mean '{near[0]}'?" if near else f"; there are {', '.join(known)}."
+        near = nearest(name, known)
+        hint = f": did you mean '{near}'?" if near else f"; there are {', '.join(known)}."
         raise BdpoError(f"No benchmark '{name}'{hint}")
     return BENCHMARKS[name]
 

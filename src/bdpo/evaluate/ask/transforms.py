@@ -10,14 +10,13 @@ from __future__ import annotations
 
 import base64
 import codecs
-import difflib
 import hashlib
 import re
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from bdpo.errors import BdpoError
+from bdpo.errors import BdpoError, nearest
 from bdpo.evaluate.ask.benchmarks import load_items
 from bdpo.evaluate.ask.items import Item
 from bdpo.evaluate.ask.sources import file_rows
@@ -67,8 +66,8 @@ def transform_items(
 
 def _known(name: str, file: str) -> Transform:
     if name not in TRANSFORMS:
-        near = difflib.get_close_matches(name, TRANSFORMS, n=1, cutoff=0.5)
-        hint = f": did you mean '{near[0]}'?" if near else f"; there are {', '.join(TRANSFORMS)}."
+        near = nearest(name, TRANSFORMS)
+        hint = f": did you mean '{near}'?" if near else f"; there are {', '.join(TRANSFORMS)}."
         raise BdpoError(f"No transform '{name}'{hint}")
     if TRANSFORMS[name].takes_file != bool(file):
         raise BdpoError(f"{name}: write {name}{'=FILE' if TRANSFORMS[name].takes_file else ' without a file'}.")

@@ -34,7 +34,7 @@ from bdpo.evaluate.judges.verdict import (
     Judge,
     Verdict,
 )
-from bdpo.models import LOADING_ERRORS, from_files, loading_fault, resolve, weights_hash, whole_model
+from bdpo.models import from_files, loading_of, resolve, weights_hash, whole_model
 from bdpo.processes import processes
 
 BATCH = 8
@@ -94,15 +94,11 @@ class Classifier(Judge):
         folder = resolve(model)
         self.name = f"classifier {model}"
         self.batch = batch
-        try:
+        with loading_of(f"the judge in {folder}"):
             config = from_files(AutoConfig, folder)
             kind = AutoModelForSequenceClassification if _classifies(config) else AutoModelForCausalLM
             self.model: Any = whole_model(folder, kind, dtype="auto").eval()
             self.tokenizer: Any = from_files(AutoTokenizer, folder)
-        except BdpoError:
-            raise
-        except LOADING_ERRORS as error:
-            raise BdpoError(f"Cannot load the judge in {folder}: {loading_fault(error)}") from error
         self._ask = _form(str(model), config, self)
         self.knows_answers = COMPLIANCE in map(LABELS.get, map(_plain, (config.id2label or {}).values()))
         self.version = f"{VERSION}-{weights_hash(self.model)[:12]}"

@@ -26,10 +26,11 @@ from transformers import (
 from bdpo.errors import BdpoError
 from bdpo.evaluate.replies.collect import OnBatch, Prompts, Reply, Sampling
 from bdpo.evaluate.replies.progress import Progress
-from bdpo.evaluate.replies.thoughts import CLOSE, MARKS, OPEN, is_known, marks_around, opened_at_end, split_thought
+from bdpo.evaluate.replies.thoughts import MARKS, is_known, marks_around, opened_at_end, split_thought
 from bdpo.forward.allocator import keep_freed_memory
 from bdpo.models import weights_hash
 from bdpo.pairs import Message
+from bdpo.pairs.reasoning import CLOSE, OPEN
 from bdpo.tokens import prompt_ids, stop_ids, tokenizer_key
 
 

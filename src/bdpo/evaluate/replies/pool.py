@@ -9,10 +9,8 @@ from typing import Any
 
 from safetensors import SafetensorError, safe_open
 
-from bdpo.errors import BdpoError
 from bdpo.files import read_json
 from bdpo.models import (
-    LOADING_ERRORS,
     STARTER,
     STARTER_LABEL,
     LoadedModel,
@@ -20,7 +18,7 @@ from bdpo.models import (
     base_folder,
     load,
     load_tokenizer,
-    loading_fault,
+    loading_of,
     resolve,
 )
 
@@ -74,12 +72,8 @@ def _let_go(loaded: LoadedModel) -> None:
 
 def _adapted(base: Any, folder: Path) -> Any:
     device = next(base.parameters()).device
-    try:
+    with loading_of(f"the adapter in {folder}"):
         return adapted(base, folder, torch_device=str(device))
-    except BdpoError:
-        raise
-    except LOADING_ERRORS as error:
-        raise BdpoError(f"Cannot load the adapter in {folder}: {loading_fault(error)}") from error
 
 
 def _can_share(folder: Path, base: Path) -> bool:

@@ -9,8 +9,6 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 
-OPEN, CLOSE = "<think>", "</think>"
-
 
 @dataclass(frozen=True)
 class Said:
