@@ -200,7 +200,9 @@ def test_verdicts_and_what_they_count_as():
 
 
 def test_judges_that_are_not_there_or_take_no_model():
-    with pytest.raises(BdpoError, match="No judge is called 'rule': use one of rules, classifier, llm"):
+    with pytest.raises(
+        BdpoError, match="Unknown judge 'rule': use one of rules, classifier, llm; did you mean 'rules'"
+    ):
         make_judge("rule")
     with pytest.raises(BdpoError, match="The judge rules asks no model"):
         make_judge("rules", model="starter")

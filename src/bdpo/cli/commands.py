@@ -151,7 +151,7 @@ def score(
     out: Annotated[Path, typer.Option(help="Folder for the scored data set; run again to go on after a stop.")],
     model: Annotated[str | None, typer.Option(help=_MODEL)] = None,
     data: Annotated[str | None, typer.Option(help=_DATA)] = None,
-    estimator: Annotated[str | None, typer.Option(help="pmi (default), entropy or contrastive.")] = None,
+    estimator: Annotated[str | None, typer.Option(help="How to measure; docs/method.md names the ways.")] = None,
     config: Recipe = None,
     set_: Overrides = None,
     trust_remote_code: TrustRemoteCode = False,

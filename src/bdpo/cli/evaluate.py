@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import shlex
 from collections.abc import Iterable
-from enum import StrEnum
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -33,19 +32,9 @@ TrustRemoteCode = Annotated[
 ]
 
 
-class JudgeName(StrEnum):
-    """The judges there are."""
-
-    RULES = "rules"
-    CLASSIFIER = "classifier"
-    LLM = "llm"
-
-
-Judge = Annotated[JudgeName, typer.Option(help="Who says what a reply does; docs/judges.md.")]
-JudgeModel = Annotated[str | None, typer.Option(help="Model of the classifier or llm judge: a folder or a name.")]
-JudgeEndpoint = Annotated[str | None, typer.Option(help="OpenAI-compatible URL at which the llm judge answers.")]
-
-
+Judge = Annotated[str, typer.Option(help="Who says what a reply does, by a name of docs/judges.md.")]
+JudgeModel = Annotated[str | None, typer.Option(help="Model of a judge that is one: a folder or a name.")]
+JudgeEndpoint = Annotated[str | None, typer.Option(help="OpenAI-compatible URL at which the judge's model answers.")]
 Models = Annotated[
     list[str],
     typer.Argument(
@@ -54,7 +43,7 @@ Models = Annotated[
 ]
 Out = Annotated[Path, typer.Option(help="Folder of the results; run again to go on, or to add models.")]
 Suite = Annotated[
-    str, typer.Option(help="safety, over-refusal, capability, starter, or benchmarks; several with commas.")
+    str, typer.Option(help="Suites or benchmarks by name, as docs/evaluation.md lists them; several with commas.")
 ]
 DataDir = Annotated[Path | None, typer.Option(help="Folder with the published files; BDPO_DATA_DIR, else the hub.")]
 Limit = Annotated[int | None, typer.Option(help="Prompts of each benchmark, drawn by category.")]
@@ -88,7 +77,7 @@ Workers = Annotated[int, typer.Option(min=1, help="Requests at once to an endpoi
 def evaluate(
     models: Models, out: Out, suite: Suite = "starter", data_dir: DataDir = None, limit: Limit = None, seed: Seed = 0,
     transform: Transform = "", pairs: Pairs = None, pairs_split: PairsSplit = None, prefer: Prefer = None,
-    lm_eval: LmEval = "", judge: Judge = JudgeName.RULES, judge_model: JudgeModel = None,
+    lm_eval: LmEval = "", judge: Judge = "rules", judge_model: JudgeModel = None,
     judge_endpoint: JudgeEndpoint = None, max_new_tokens: MaxNewTokens = 256, temperature: Temperature = 0.0,
     top_p: TopP = 1.0, samples: Samples = 1, batch_size: BatchSize = 25, dtype: Dtype = "float32",
     endpoint: Endpoint = None, workers: Workers = 16, chat_template: ChatTemplate = None,
@@ -127,7 +116,7 @@ def evaluate(
         raise BdpoError("--chat-template is for models loaded here: start the server of --endpoint with it.")
     else:
         subjects = evaluation.endpoint_models(named, endpoint, workers=workers, template_variables=variables)
-    judged_by = make_judge(judge.value, model=judge_model, endpoint=judge_endpoint, workers=workers)
+    judged_by = make_judge(judge, model=judge_model, endpoint=judge_endpoint, workers=workers)
     plan = Plan(suite, data_dir, limit, seed, _split(transform), pairs, pairs_split, prefer, sampling, filtered_is_safe)
     tasks, missing = plan_tasks(plan, judged_by, logps=endpoint is None)
     for why in missing.values():
@@ -170,7 +159,7 @@ def compare(
 @evaluate_app.command("judge-agreement", epilog=EPILOG)
 def judge_agreement(
     file: Annotated[Path, typer.Argument(help="Labelled replies: a CSV, JSONL or Parquet with prompt, reply, label.")],
-    judge: Judge = JudgeName.RULES,
+    judge: Judge = "rules",
     judge_model: JudgeModel = None,
     judge_endpoint: JudgeEndpoint = None,
     trust_remote_code: TrustRemoteCode = False,
@@ -182,7 +171,7 @@ def judge_agreement(
     from bdpo.evaluate.judges import make_judge
     from bdpo.evaluate.judges.agreement import agreement
 
-    found = agreement(file, make_judge(judge.value, model=judge_model, endpoint=judge_endpoint))
+    found = agreement(file, make_judge(judge, model=judge_model, endpoint=judge_endpoint))
     if as_json:
         print(json.dumps(found.to_dict(), indent=2))
     else:

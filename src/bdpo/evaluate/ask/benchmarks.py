@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 from bdpo.errors import BdpoError, nearest
 from bdpo.evaluate.ask import items as read
@@ -21,6 +21,8 @@ from bdpo.evaluate.ask.sources import MissingRows, RowSource, placed_rows
 from bdpo.pairs.fields import Row
 
 Suite = Literal["safety", "over-refusal", "capability"]
+AVERAGED: tuple[str, ...] = get_args(Suite)
+"""What the overall average of a comparison is of; preferences are shown and not averaged."""
 
 
 @dataclass(frozen=True)
@@ -158,9 +160,7 @@ BENCHMARKS: dict[str, Benchmark] = {benchmark.name: benchmark for benchmark in _
 """The benchmarks by name, in the order in which they are run and shown."""
 
 SUITES: dict[str, tuple[str, ...]] = {
-    "safety": tuple(b.name for b in _TABLE if b.suite == "safety"),
-    "over-refusal": tuple(b.name for b in _TABLE if b.suite == "over-refusal"),
-    "capability": tuple(b.name for b in _TABLE if b.suite == "capability"),
+    **{suite: tuple(b.name for b in _TABLE if b.suite == suite) for suite in AVERAGED},
     "starter": tuple(b.name for b in _TABLE if b.rows.package),  # those that need neither folder nor network
 }
 """The benchmarks of each suite, by name."""

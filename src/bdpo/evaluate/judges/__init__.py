@@ -12,7 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from bdpo.errors import BdpoError
+from bdpo.errors import BdpoError, unknown
 from bdpo.evaluate.judges.rules import RulesJudge, rules
 from bdpo.evaluate.judges.verdict import (
     BEHAVIOURS,
@@ -52,7 +52,7 @@ def make_judge(name: str, *, model: str | None = None, endpoint: str | None = No
         BdpoError: no such judge, or it needs a model, or has no use for what is given.
     """
     if name not in JUDGES:
-        raise BdpoError(f"No judge is called '{name}': use one of {', '.join(JUDGES)}.")
+        raise unknown("judge", name, JUDGES)
     return JUDGES[name](model, endpoint, workers)
 
 

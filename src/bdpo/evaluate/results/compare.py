@@ -15,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bdpo.errors import BdpoError
+from bdpo.evaluate.ask.benchmarks import AVERAGED
 from bdpo.evaluate.judges import FILTERED
 from bdpo.evaluate.results.outcomes import Run, open_runs, prompt_scores
 from bdpo.evaluate.results.statistics import (
@@ -31,8 +32,6 @@ from bdpo.evaluate.results.statistics import (
 )
 
 Array = NDArray[np.float64]
-AVERAGED = ("safety", "over-refusal", "capability")
-"""What the overall average is of; preferences are shown and not averaged."""
 
 
 @dataclass(frozen=True)
