@@ -1,10 +1,10 @@
-# `make demo` shows the whole way, `make test` runs the tests, `make faults` stops and damages runs; all set up
-# .venv first.
+# `make demo` shows the whole way, `make test` runs the tests, `make faults` stops and damages runs; these
+# set up .venv first. `make package` builds sdist and wheel into dist/.
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: demo test faults install lint clean
+.PHONY: demo test faults package install lint clean
 
 demo: $(VENV)/installed
 	$(BIN)/bdpo demo
@@ -14,6 +14,11 @@ test: $(VENV)/installed
 
 faults: $(VENV)/installed
 	OMP_NUM_THREADS=1 $(BIN)/python tests/faults
+
+package:
+	$(PYTHON) -m venv build/venv
+	build/venv/bin/python -m pip install --quiet --disable-pip-version-check build
+	build/venv/bin/python -m build --outdir dist .
 
 install: $(VENV)/installed
 
