@@ -9,7 +9,7 @@ from torch.testing import assert_close
 
 from bdpo.errors import BdpoError
 from bdpo.method import balance as balance_module
-from bdpo.method.balance import WEIGHTINGS, Balance, balance
+from bdpo.method.balance import WEIGHTINGS, Balance, Fit, balance
 
 SQRT2 = math.sqrt(2)
 
@@ -40,7 +40,7 @@ def test_by_hand() -> None:
     # d = (1, -1, 0): population variance 2/3, so d / tau = (sqrt 1.5, -sqrt 1.5, 0)
     b = balance([2.0, 0.0, 1.0], [1.0, 1.0, 1.0])
     low = 2 / (1 + math.exp(math.sqrt(1.5)))
-    assert b.tau == pytest.approx(math.sqrt(2 / 3), abs=1e-12)
+    assert b.fit.tau == pytest.approx(math.sqrt(2 / 3), abs=1e-12)
     assert b.chosen_weight.tolist() == pytest.approx([low, 2 - low, 1], abs=1e-12)
     assert b.rejected_weight.tolist() == pytest.approx([2 - low, low, 1], abs=1e-12)
     s = math.sqrt(2 / (low**2 + (2 - low) ** 2))
@@ -69,7 +69,7 @@ def test_swapping_the_responses_swaps_the_weights(mi, weighting: str) -> None:
     one, other = balance(*mi, weighting=weighting), balance(mi[1], mi[0], weighting=weighting)
     assert_close(one.chosen_weight, other.rejected_weight, rtol=0, atol=1e-12)
     assert_close(one.scale, other.scale, rtol=0, atol=1e-12)
-    assert one.tau == pytest.approx(other.tau, rel=1e-12)
+    assert one.fit.tau == pytest.approx(other.fit.tau, rel=1e-12)
 
 
 def test_sigmoid_ignores_a_constant_added_to_both(mi) -> None:
@@ -97,14 +97,14 @@ def test_no_imbalance_in_a_pair_is_dpo_exactly(weighting: str) -> None:
 )
 def test_nothing_to_balance_is_dpo_and_so_are_its_held_out_pairs(weighting: str, chosen, rejected) -> None:
     b = balance(chosen, rejected, weighting=weighting)
-    assert is_dpo(b) and b.tau == math.inf
-    assert is_dpo(balance([3.0, -1.0], [0.1, 0.2], weighting=weighting, tau=b.tau))
+    assert is_dpo(b) and b.fit.tau == math.inf
+    assert is_dpo(balance([3.0, -1.0], [0.1, 0.2], weighting=weighting, fit=b.fit))
 
 
 @pytest.mark.parametrize("weighting", WEIGHTINGS)
 def test_infinite_temperature_is_dpo(mi, weighting: str) -> None:
     b = balance(*mi, weighting=weighting, temperature=math.inf)
-    assert is_dpo(b) and b.tau == math.inf
+    assert is_dpo(b) and b.fit.tau == math.inf
 
 
 def test_high_temperature_nears_dpo(mi) -> None:
@@ -122,15 +122,63 @@ def test_low_temperature_trains_one_response(mi) -> None:
 
 def test_held_out_pairs_use_the_training_sets_tau(mi) -> None:
     train = balance(*mi, temperature=0.5)
-    assert train.tau == pytest.approx(0.5 * (mi[0] - mi[1]).std(correction=0).item(), rel=1e-12)
-    held_out = balance(mi[0][:7], mi[1][:7], tau=train.tau)
-    assert held_out.tau == train.tau
+    assert train.fit.tau == pytest.approx(0.5 * (mi[0] - mi[1]).std(correction=0).item(), rel=1e-12)
+    held_out = balance(mi[0][:7], mi[1][:7], fit=train.fit)
+    assert held_out.fit == train.fit
     for part, whole in zip(parts(held_out), parts(train), strict=True):
         assert_close(part, whole[:7], rtol=0, atol=0)
 
 
+def test_centring_by_hand() -> None:
+    # d = (3, 1), mean 2, std 1: with tau = 1 / log 3 the centred d are +1 and -1, so sigma is 1/4 and 3/4
+    b = balance([3.0, 2.0], [0.0, 1.0], temperature=1 / math.log(3), center="mean")
+    assert b.fit.mean == 2.0 and b.fit.tau == pytest.approx(1 / math.log(3), abs=1e-12)
+    assert b.chosen_weight.tolist() == pytest.approx([0.5, 1.5], abs=1e-12)
+    assert b.rejected_weight.tolist() == pytest.approx([1.5, 0.5], abs=1e-12)
+    assert b.scale.tolist() == pytest.approx([math.sqrt(2 / 2.5)] * 2, abs=1e-12)
+    assert b.tilt == pytest.approx((1.0, 1.0), abs=1e-12)
+    # not centred, z = (3, 1) log 3: w_c = 2 / 28 and 2 / 4
+    assert balance([3.0, 2.0], [0.0, 1.0], temperature=1 / math.log(3)).tilt == pytest.approx(
+        (2 / 7, 12 / 7), abs=1e-12
+    )
+
+
+@pytest.mark.parametrize(("to_chosen", "to_rejected"), [(0.7, 0.0), (0.0, 0.7), (-5.0, 3.0)])
+def test_centred_weights_ignore_a_constant_added_to_either_side(mi, to_chosen: float, to_rejected: float) -> None:
+    one = balance(*mi, center="mean")
+    shifted = balance(mi[0] + to_chosen, mi[1] + to_rejected, center="mean")
+    for part, other in zip(parts(one), parts(shifted), strict=True):
+        assert_close(part, other, rtol=0, atol=1e-12)
+    assert shifted.fit.mean == pytest.approx(one.fit.mean + to_chosen - to_rejected, abs=1e-12)
+
+
+def test_centring_changes_nothing_where_the_mean_is_0() -> None:
+    one, centred = balance([1.0, 0.0], [0.0, 1.0]), balance([1.0, 0.0], [0.0, 1.0], center="mean")
+    assert [part.tolist() for part in parts(one)] == [part.tolist() for part in parts(centred)]
+    assert one.fit == centred.fit
+
+
+@pytest.mark.parametrize("weighting", WEIGHTINGS)
+def test_held_out_pairs_are_centred_by_the_training_sets_mean(mi, weighting: str) -> None:
+    train = balance(mi[0] + 1.0, mi[1], center="mean", weighting=weighting)
+    assert train.fit.mean == pytest.approx((mi[0] - mi[1]).mean().item() + 1.0, abs=1e-12)
+    again = balance(mi[0] + 1.0, mi[1], fit=train.fit, weighting=weighting)  # what center came to is in the fit
+    for part, other in zip(parts(train), parts(again), strict=True):
+        assert_close(part, other, rtol=0, atol=0)
+
+
+def test_one_imbalance_for_all_is_a_tilt_alone_and_held_out_pairs_have_none_either() -> None:
+    train = balance([1.0, 2.0], [0.0, 1.0], center="mean")
+    assert is_dpo(train) and is_dpo(balance([3.0], [0.1], fit=train.fit))
+
+
+def test_unknown_center_names_the_nearest() -> None:
+    with pytest.raises(BdpoError, match="did you mean 'mean'"):
+        balance([0.1], [0.2], center="men")
+
+
 def test_a_single_held_out_pair_is_balanced() -> None:
-    w_c, w_r, _ = parts(balance([math.log(3)], [0.0], tau=1.0))
+    w_c, w_r, _ = parts(balance([math.log(3)], [0.0], fit=Fit(1.0)))
     assert (w_c.item(), w_r.item()) == pytest.approx((0.5, 1.5), abs=1e-12)
 
 
@@ -171,7 +219,7 @@ def test_temperature_must_be_positive(temperature: float) -> None:
 @pytest.mark.parametrize("tau", [0.0, -1.0, math.nan])
 def test_tau_must_be_positive(tau: float) -> None:
     with pytest.raises(BdpoError, match="tau"):
-        balance([0.1, 0.2], [0.3, 0.1], tau=tau)
+        balance([0.1, 0.2], [0.3, 0.1], fit=Fit(tau))
 
 
 def test_non_finite_comprehension_is_named_by_position() -> None:

@@ -33,13 +33,28 @@ def test_balance(weighting: str, rows: list[tuple[float, float]], temperature: f
     assert_close(b.chosen_weight + b.rejected_weight, total)
     assert_close(b.scale**2 * (b.chosen_weight**2 + b.rejected_weight**2), total)
     assert (b.scale >= math.sqrt(0.5) - 1e-12).all() and (b.scale <= 1 + 1e-12).all()
-    if math.isfinite(b.tau):
+    if math.isfinite(b.fit.tau):
         better = chosen > rejected
         assert (b.chosen_weight[better] <= b.rejected_weight[better]).all()
     swapped = balance(rejected, chosen, weighting=weighting, temperature=temperature)
     assert_close(swapped.chosen_weight, b.rejected_weight)
-    again = balance(chosen, rejected, weighting=weighting, tau=b.tau)  # as held-out pairs are weighted
+    again = balance(chosen, rejected, weighting=weighting, fit=b.fit)  # as held-out pairs are weighted
     assert_close(again.chosen_weight, b.chosen_weight)
+
+
+@EXAMPLES
+@given(rows=COMPREHENSION, temperature=st.floats(0.2, 20), to_chosen=st.floats(-9, 9), to_rejected=st.floats(-9, 9))
+def test_centred_balance(
+    rows: list[tuple[float, float]], temperature: float, to_chosen: float, to_rejected: float
+) -> None:
+    chosen, rejected = columns(rows)
+    b = balance(chosen, rejected, temperature=temperature, center="mean")
+    shifted = balance(chosen + to_chosen, rejected + to_rejected, temperature=temperature, center="mean")
+    if (chosen - rejected).std(correction=0) > 1e-3:  # above the resolution on both sides of the shift
+        assert_close(shifted.chosen_weight, b.chosen_weight, rtol=0, atol=1e-6)
+        assert_close(shifted.scale, b.scale, rtol=0, atol=1e-6)
+        # the centred imbalances, read back from the weights: log(w_r / w_c) = d / tau, and their mean is 0
+        assert (b.rejected_weight / b.chosen_weight).log().mean().item() * b.fit.tau == pytest.approx(0, abs=1e-6)
 
 
 def logps_of(rows: list[tuple[float, ...]], *, at_reference: bool = False) -> PairLogps:

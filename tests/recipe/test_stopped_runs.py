@@ -18,7 +18,7 @@ from bdpo.processes import Stopped
 from bdpo.recipe.checkpoints import find_checkpoints
 from bdpo.recipe.folder import how_to_go_on
 from bdpo.recipe.run import run_recipe
-from bdpo.recipe.sections import Recipe, parse_recipe
+from bdpo.recipe.sections import BalanceSection, Recipe, parse_recipe
 from tiny import make_pairs, tiny_model, tiny_tokenizer
 
 STATE = ["adapter_model.safetensors", "optimizer.pt", "scheduler.pt", "rng_state.pth", "trainer_state.json"]
@@ -194,6 +194,23 @@ def test_a_checkpoint_of_the_last_step_is_resumed_without_a_further_one(stopped:
     assert resumed.trainer.state.global_step == STEPS
     assert result(stopped) == result(home / "whole")
     assert manifest.stat().st_mtime_ns == before, "it is not written again"
+
+
+@pytest.mark.parametrize("balance", [{"center": "mean"}], ids=lambda b: "-".join(b.values()))
+def test_a_resumed_run_weighs_its_pairs_as_the_run_that_nothing_stopped(
+    home: Path, tmp_path: Path, balance: dict[str, str]
+) -> None:
+    recipe = recipe_in(home).model_copy(update={"balance": BalanceSection(**balance)})
+    whole = run_recipe(recipe, tmp_path / "whole")
+    with pytest.raises(Stopped):
+        run_recipe(recipe, tmp_path / "run", callbacks=[Send(signal.SIGTERM, "on_step_begin", 2)])
+    resumed = run_recipe(recipe, tmp_path / "run", resume=True)
+    ours, theirs = resumed.trainer.balance, whole.trainer.balance
+    assert ours.fit == theirs.fit and torch.equal(ours.chosen_weight, theirs.chosen_weight)
+    assert result(tmp_path / "run") == result(tmp_path / "whole")
+    assert result(tmp_path / "run")[0] != result(home / "whole")[0], "the option reaches the loss"
+    card = (tmp_path / "run" / "README.md").read_text()
+    assert f"tau {ours.fit.tau:.4g} nats/token, mean imbalance taken off {ours.fit.mean:.4g}" in card
 
 
 # --- stops ------------------------------------------------------------------------------------------------------------

@@ -15,6 +15,7 @@ from bdpo.errors import BdpoError
 from bdpo.forward import passes
 from bdpo.score import folder, score, scoring
 from bdpo.score.folder import COLUMNS, open_scores
+from bdpo.score.summary import summarise_scores
 from bdpo.tokens import tokenize_pairs
 from tiny import make_pairs, tiny_model, tiny_tokenizer
 
@@ -60,6 +61,18 @@ def test_a_folder_that_cannot_be_written_to_is_read_through_the_cache(model, tok
     data = open_scores(out)
     assert data.rows[3] == written
     assert Path(data.rows.cache_files[0]["filename"]).is_relative_to(tmp_path / "cache")
+
+
+def test_the_summary_has_the_tilt_of_the_balance_that_training_will_have(model, tokenizer, tmp_path):
+    rows = score(model, tokenizer, make_pairs(12), tmp_path / "scores").rows
+    d = [row["chosen_mi"] - row["rejected_mi"] for row in rows]
+    mean = sum(d) / 12
+    tau = math.sqrt(sum((x - mean) ** 2 for x in d) / 12)
+    by_hand = sum(2 / (1 + math.exp(x / tau)) for x in d) / 12
+    assert summarise_scores(rows).tilt == pytest.approx((by_hand, 2 - by_hand), abs=1e-9)
+    centred = sum(2 / (1 + math.exp((x - mean) / tau)) for x in d) / 12
+    assert summarise_scores(rows, center="mean").tilt == pytest.approx((centred, 2 - centred), abs=1e-9)
+    assert summarise_scores(rows, enabled=False).tilt == (1.0, 1.0)
 
 
 def test_scoring_again_computes_nothing(model, tokenizer, tmp_path, monkeypatch):

@@ -16,10 +16,11 @@ def _printed(render, *what):
 
 def test_the_scores_fit_80_columns_with_every_number_whole():
     groups = [GroupSummary(name, 14400, 0.63, 0.65, -0.03, 0.7, 0.54) for name in ("all pairs", "a" * 40)]
-    printed = _printed(render_summary, ScoreSummary(groups, [("a", 1.2)], 0.06))
+    printed = _printed(render_summary, ScoreSummary(groups, [("a", 1.2)], 0.06, (0.834, 1.166)))
     rows = [line.split() for line in printed.splitlines() if "14400" in line]
     assert [row[-11::2] for row in rows] == [["14400", "0.63", "0.65", "-0.03", "0.70", "54%"]] * 2
     assert max(map(len, printed.splitlines())) <= 80 and "r better" in printed
+    assert "mean weights are 0.83 chosen and 1.17 rejected" in " ".join(printed.split())
 
 
 def test_a_run_that_logged_no_step_says_so_instead_of_an_empty_table():

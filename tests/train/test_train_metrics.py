@@ -1,5 +1,6 @@
 """The trainer: what it logs and how it evaluates."""
 
+import math
 import re
 from collections.abc import Iterator
 from pathlib import Path
@@ -101,6 +102,20 @@ def test_evaluation_counts_each_pair_once_and_weighs_with_the_training_tau(
     assert metrics["eval_loss"] == pytest.approx(sum(losses) / 13, abs=1e-5)
     assert metrics["eval_balance/scale"] == pytest.approx(sum(s for s, _, _ in weights) / 13, abs=1e-6)
     assert metrics["eval_rewards/accuracies"] * 13 == pytest.approx(round(metrics["eval_rewards/accuracies"] * 13))
+
+
+def test_held_out_pairs_are_centred_by_the_training_sets_mean(
+    make: Make, scores: ScoredData, held_out: ScoredData
+) -> None:
+    trainer = make(eval=held_out, center="mean", per_device_eval_batch_size=4)
+    d, of_held_out = (
+        [row["chosen_mi"] - row["rejected_mi"] for row in data.rows] for data in (scores, held_out)
+    )  # fmt: skip
+    mean = sum(d) / len(d)
+    tau = (sum((x - mean) ** 2 for x in d) / len(d)) ** 0.5
+    expected = [2 / (1 + math.exp((x - mean) / tau)) for x in of_held_out]
+    assert trainer.eval_dataset.balance.chosen_weight.tolist() == pytest.approx(expected, abs=1e-9)
+    assert trainer.evaluate()["eval_balance/chosen"] == pytest.approx(sum(expected) / 13, abs=1e-6)
 
 
 def logs_of(trainer: BDPOTrainer) -> list[dict[str, float]]:

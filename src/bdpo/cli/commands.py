@@ -183,7 +183,7 @@ def score(
     for line in read.lines():
         say(console, f"  {line}")
     scored = score_pairs(loaded.model, loaded.tokenizer, read.train, out, recipe.options().scoring())
-    render_summary(summarise_scores(scored.rows), console)
+    render_summary(summarise_scores(scored.rows, **recipe.options().balancing()), console)
     again = [
         part for override in (*(set_ or []), *given, as_override("score.dir", str(out))) for part in ("--set", override)
     ]

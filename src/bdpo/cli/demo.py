@@ -58,7 +58,7 @@ def run_demo(out: Path, *, pairs: int, console: Console) -> Path:
                 tokenizer=loaded.tokenizer, max_length=recipe.data.max_length).render(console)  # fmt: skip
     _step(console, 2, f"Measure comprehension: one pass of the frozen model over {pairs} pairs")
     scores = score(loaded.model, loaded.tokenizer, read_data(recipe).train, options=recipe.options().scoring())
-    render_summary(summarise_scores(scores.rows), console)
+    render_summary(summarise_scores(scores.rows, **recipe.options().balancing()), console)
     _step(console, 3, "Train with B-DPO (LoRA): the better understood reply of a pair pulls less")
     result = run_recipe(recipe, out)
     render_metrics(result.metrics, result.history, console)

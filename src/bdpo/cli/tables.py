@@ -26,6 +26,13 @@ def render_summary(summary: ScoreSummary, console: Console) -> None:
     most = ", ".join(f"{id} ({d:+.2f})" for id, d in summary.extremes)
     console.print(plain(f"Most imbalanced: {most}."))
     console.print(plain(f"{summary.negative:.0%} of the replies have negative mutual information."))
+    chosen, rejected = summary.tilt
+    console.print(
+        plain(
+            f"Tilt: the mean weights are {chosen:.2f} chosen and {rejected:.2f} rejected (1 and 1: none; "
+            "balance.center=mean takes it out)."
+        )
+    )
 
 
 def render_metrics(metrics: dict[str, float], history: list[dict[str, float]], console: Console) -> None:

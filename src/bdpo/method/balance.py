@@ -10,8 +10,10 @@ paper. For a pair with preferred response c and dispreferred response r, of comp
     w_c = 2 sigma(-d / tau)    w_r = 2 sigma(d / tau)  balancing weights, w_c + w_r = 2
     s   = sqrt(2 / (w_c^2 + w_r^2))                    scaling factor, 1/sqrt(2) <= s <= 1
 
-so that s * sqrt(w_c^2 + w_r^2) = sqrt(2), as it is without weights. A new weighting is one function of
-(chosen_mi, rejected_mi, tau) and one line in WEIGHTINGS.
+so that s * sqrt(w_c^2 + w_r^2) = sqrt(2), as it is without weights. With center "mean", d is replaced by
+d - mean(d) over the training set: the weights then balance within pairs and no longer tilt the data set towards
+the side that is the less understood one on average. What the training set fixes is a `Fit`, which held-out pairs
+take over. A new weighting is one function of (chosen_mi, rejected_mi, tau) and one line in WEIGHTINGS.
 """
 
 from __future__ import annotations
@@ -28,9 +30,22 @@ from bdpo.errors import BdpoError, unknown
 Values = Tensor | Sequence[float]
 Weighting = Callable[[Tensor, Tensor, float], tuple[Tensor, Tensor]]
 
+CENTERS = ("none", "mean")
 RATIO_FLOOR = 0.05  # nats/token; keeps the ratio's denominator positive where information is negative
 # Scores come from float32 log-probabilities: a spread below their rounding is not an imbalance.
 RESOLUTION = torch.finfo(torch.float32).eps
+
+
+@dataclass(frozen=True)
+class Fit:
+    """What the training set fixes, for held-out pairs too."""
+
+    tau: float  # nats/token, temperature included. inf: there was nothing to balance
+    mean: float = 0.0  # nats/token, taken from every d: mean(d) with center "mean", else 0
+
+    def __post_init__(self) -> None:
+        if not self.tau > 0:
+            raise BdpoError(f"tau must be above 0 (or inf for no balance), not {self.tau}.")
 
 
 @dataclass(frozen=True, eq=False)
@@ -40,7 +55,12 @@ class Balance:
     chosen_weight: Tensor  # w_c
     rejected_weight: Tensor  # w_r
     scale: Tensor  # s
-    tau: float  # nats/token; to be passed on for held-out pairs. inf: there was nothing to balance
+    fit: Fit  # to be passed on for held-out pairs
+
+    @property
+    def tilt(self) -> tuple[float, float]:
+        """Mean w_c and mean w_r: away from (1, 1) one side of the whole data set is pulled more than the other."""
+        return self.chosen_weight.mean().item(), self.rejected_weight.mean().item()
 
 
 def sigmoid_weights(chosen_mi: Tensor, rejected_mi: Tensor, tau: float) -> tuple[Tensor, Tensor]:
@@ -86,22 +106,25 @@ def balance(
     enabled: bool = True,
     weighting: str = "sigmoid",
     temperature: float = 1.0,
-    tau: float | None = None,
+    center: str = "none",
+    fit: Fit | None = None,
     weights: bool = True,
     scale: bool = True,
 ) -> Balance:
     """Weights and scale of N pairs, by the module's formulas.
 
     chosen_mi, rejected_mi  (N,) comprehension of the two responses [nats/token]
-    enabled      False: as an infinite temperature, whatever tau is
+    enabled      False: as an infinite temperature, whatever the fit
     temperature  in (0, inf]; inf gives DPO, and towards 0 only the less understood response is trained
-    tau          None for a training set, where it is computed; the training set's for held-out pairs
-                 (it holds the temperature already, which then goes unused)
+    center       "mean": d - mean(d) over the training set in place of d, half of it taken from each side
+    fit          None for a training set, where it is computed; the training set's for held-out pairs
+                 (it holds what temperature and center came to, which then go unused)
     weights      False: w = 1 and s computed from the weights all the same (SF alone)
     scale        False: s = 1 (BW alone)
 
     Where std(d) is 0 (or below the rounding of float32 scores), with one pair and at infinite temperature,
-    tau is inf; a tau of inf gives weights of 1 whatever the weighting.
+    tau is inf; a tau of inf gives weights of 1 whatever the weighting. Raises BdpoError for a name that is in no
+    table, a temperature or tau not above 0, and comprehension that is not finite or not of one shape.
 
     By hand: i_c = (1, 0), i_r = (0, 1) gives d = (1, -1), std 1 and tau = 1 / log 3 at that temperature,
     so w_c = (0.5, 1.5), w_r = (1.5, 0.5) and s = sqrt(2 / 2.5) = 0.894427 for both.
@@ -112,17 +135,21 @@ def balance(
     """
     if weighting not in WEIGHTINGS:
         raise unknown("weighting", weighting, WEIGHTINGS)
+    if center not in CENTERS:
+        raise unknown("center", center, CENTERS)
     chosen, rejected = _checked(chosen_mi, rejected_mi)
     if not enabled:
-        tau = math.inf
-    tau = _tau(chosen, rejected, temperature) if tau is None else tau
-    if not tau > 0:
-        raise BdpoError(f"tau must be above 0 (or inf for no balance), not {tau}.")
+        fit = Fit(math.inf)
+    elif fit is None:
+        mean = (chosen - rejected).mean().item() if center == "mean" else 0.0
+        fit = Fit(_tau(chosen, rejected, temperature), mean)
     one = torch.ones_like(chosen)
-    w_c, w_r = (one, one) if math.isinf(tau) else WEIGHTINGS[weighting](chosen, rejected, tau)
+    w_c, w_r = one, one
+    if math.isfinite(fit.tau):
+        w_c, w_r = WEIGHTINGS[weighting](chosen - fit.mean / 2, rejected + fit.mean / 2, fit.tau)
     s = torch.sqrt(2 / (w_c**2 + w_r**2))
     w_c, w_r = (w_c, w_r) if weights else (one, one)
-    return Balance(chosen_weight=w_c, rejected_weight=w_r, scale=s if scale else one, tau=tau)
+    return Balance(chosen_weight=w_c, rejected_weight=w_r, scale=s if scale else one, fit=fit)
 
 
 def _tau(chosen: Tensor, rejected: Tensor, temperature: float) -> float:

@@ -6,6 +6,7 @@ from typing import Any
 
 import yaml
 
+from bdpo.method.balance import Balance
 from bdpo.recipe.sections import Recipe
 from bdpo.score.folder import ScoredData
 
@@ -43,8 +44,10 @@ def method_name(recipe: Recipe) -> str:
 
 
 def model_card(
-    recipe: Recipe, label: str, scores: ScoredData, counts: dict[str, int], metrics: dict[str, Any], *, adapter: bool
-) -> str:
+    recipe: Recipe, label: str, scores: ScoredData, balance: Balance, counts: dict[str, int], metrics: dict[str, Any],
+    *,
+    adapter: bool,
+) -> str:  # fmt: skip
     """Markdown with the metadata block that the hub reads; `adapter` says what the weights beside it are."""
     head: dict[str, Any] = {"library_name": "peft" if adapter else "transformers", "tags": ["bdpo", "dpo", "safety"]}
     if recipe.model.name != "starter":
@@ -70,6 +73,8 @@ reply of a pair pulls less); its formulas are bdpo's own instantiation of the pu
 {changed}
 Comprehension was measured with the `{scores.manifest["key"]["estimator"]}` estimator
 (weights {scores.manifest["key"]["weights"][:12]}, {scores.manifest["key"]["dtype"]}).
+Balance over these pairs: tau {balance.fit.tau:.4g} nats/token, mean imbalance taken off {balance.fit.mean:.4g}
+nats/token; mean weights {balance.tilt[0]:.3f} chosen and {balance.tilt[1]:.3f} rejected.
 
 ## Figures
 

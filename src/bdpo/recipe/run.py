@@ -18,6 +18,7 @@ from transformers.utils import logging
 
 from bdpo.errors import BdpoError, first_line
 from bdpo.files import key_difference, read_json, write_json, write_whole
+from bdpo.method.balance import Balance
 from bdpo.models import LoadedModel
 from bdpo.pairs import PreferencePair
 from bdpo.pairs.control import plain_marks
@@ -124,7 +125,10 @@ def _run(
     if trainer.is_fsdp_enabled:  # checkpoints may be sharded, the result is not
         trainer.accelerator.state.fsdp_plugin.set_state_dict_type("FULL_STATE_DICT")
     history = trainer.state.log_history
-    save_result(out, trainer, lambda to: _write_end(recipe, to, loaded.label, scores, data.counts, metrics, history))
+    save_result(
+        out, trainer,
+        lambda to: _write_end(recipe, to, loaded.label, scores, trainer.balance, data.counts, metrics, history),
+    )  # fmt: skip
     stop.now()
     return RunResult(out, metrics, scores, trainer)
 
@@ -204,9 +208,9 @@ def _write_start(recipe: Recipe, scores: ScoredData, pairs_per_step: int, out: P
 
 
 def _write_end(
-    recipe: Recipe, out: Path, label: str, scores: ScoredData, counts: dict[str, int], metrics: dict[str, Any],
-    history: list[dict[str, Any]],
+    recipe: Recipe, out: Path, label: str, scores: ScoredData, balance: Balance, counts: dict[str, int],
+    metrics: dict[str, Any], history: list[dict[str, Any]],
 ) -> None:  # fmt: skip
     write_json(out / "metrics.json", {"final": metrics, "history": history})
-    card = model_card(recipe, label, scores, counts, metrics, adapter=(out / "adapter_config.json").exists())
+    card = model_card(recipe, label, scores, balance, counts, metrics, adapter=(out / "adapter_config.json").exists())
     write_whole(out / CARD, card)

@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
+import torch
 from datasets import Dataset
+
+from bdpo.method.balance import balance
 
 ALL = "all pairs"
 
@@ -25,15 +29,16 @@ class GroupSummary:
 
 @dataclass(frozen=True)
 class ScoreSummary:
-    """Groups (the first is all pairs), the most imbalanced pairs as (id, d), and the share of negative measures."""
+    """Groups (the first is all pairs), the most imbalanced pairs as (id, d), shares and means over all pairs."""
 
     groups: list[GroupSummary]
     extremes: list[tuple[str, float]]
     negative: float  # share of replies with negative mutual information
+    tilt: tuple[float, float]  # mean w_c and mean w_r of the balance
 
 
-def summarise_scores(rows: Dataset, *, extremes: int = 6) -> ScoreSummary:
-    """Summarise a scored data set (columns of `bdpo.score.folder.COLUMNS`)."""
+def summarise_scores(rows: Dataset, *, extremes: int = 6, **balancing: Any) -> ScoreSummary:
+    """Summarise a scored data set (columns of `bdpo.score.folder.COLUMNS`); `balancing` as `balance` takes it."""
     chosen, rejected = (np.asarray(list(rows[f"{side}_mi"]), dtype=np.float64) for side in ("chosen", "rejected"))
     d = chosen - rejected
     members: dict[str, list[int]] = {ALL: list(range(len(d)))}
@@ -49,6 +54,7 @@ def summarise_scores(rows: Dataset, *, extremes: int = 6) -> ScoreSummary:
         groups=[_group(name, chosen[members[name]], rejected[members[name]]) for name in names],
         extremes=[(ids[i], float(d[i])) for i in order],
         negative=float(np.concatenate([chosen < 0, rejected < 0]).mean()),
+        tilt=balance(torch.from_numpy(chosen), torch.from_numpy(rejected), **balancing).tilt,
     )
 
 

@@ -11,7 +11,7 @@ from __future__ import annotations
 from dataclasses import Field, dataclass, field, fields
 from typing import Any
 
-from bdpo.method.balance import WEIGHTINGS, balance
+from bdpo.method.balance import CENTERS, WEIGHTINGS, balance
 from bdpo.method.losses import loss_parameters
 from bdpo.score import ESTIMATORS, ScoringOptions
 
@@ -51,6 +51,10 @@ class MethodOptions:
     temperature: float = _option(
         "balance.temperature", 1.0, "Softens (> 1) or sharpens (< 1) the weights; inf is the plain loss.", gt=0
     )
+    center: str = _option(
+        "balance.center", "none", "mean: the imbalance less its mean over the training set, without a tilt.",
+        names=CENTERS,
+    )  # fmt: skip
     estimator: str = _option(
         "score.estimator", "pmi", "How comprehension is measured: a name of bdpo.score.ESTIMATORS.",
         names=tuple(ESTIMATORS),

@@ -39,7 +39,7 @@ def scored_rows(
 
     Args:
         name: folder of the scores below `args.scores_dir`, where that is set.
-        training: for held-out pairs, the training set's rows, whose tau and contrastive prompts count.
+        training: for held-out pairs, the training set's rows, whose fit of the balance and contrastive prompts count.
 
     Raises:
         BdpoError: scores of another model, or pairs without the labels that the loss needs.
@@ -50,7 +50,7 @@ def scored_rows(
     balanced = balance(
         list(scored.rows["chosen_mi"]),
         list(scored.rows["rejected_mi"]),
-        tau=None if training is None else training.balance.tau,
+        fit=None if training is None else training.balance.fit,
         **args.balancing(),
     )
     return ScoredRows(scored.rows, balanced, scored.manifest)
