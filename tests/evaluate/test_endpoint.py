@@ -114,6 +114,8 @@ def test_no_key_sends_none_and_no_seed_sends_none():
     ("answer", "expected"),
     [
         (said("Cut", "length"), Completion("Cut", "length", 9, 4)),
+        (said("Cut", "MAX_TOKENS"), Completion("Cut", "length", 9, 4)),  # Gemini
+        (said("Cut", "model_length"), Completion("Cut", "length", 9, 4)),  # Mistral
         (said(None), Completion("", "end", 9, 4)),
         (said("No counts", usage=None), Completion("No counts", "end", 0, 0)),
         ((200, {"choices": [{"message": {"content": None, "refusal": "No."}}]}), Completion("No.", "end", 0, 0)),
@@ -252,6 +254,18 @@ def text(said):
         (parts(text("The Loire."), reasoning_content="A river?"), "The Loire.", "A river?"),
         (parts(text("The Loire."), reasoning="A river?"), "The Loire.", "A river?"),
         (parts(text("The Loire."), reasoning_content=None, reasoning="A river?"), "The Loire.", "A river?"),
+        (parts(text("The Loire."), reasoning_text="A river?"), "The Loire.", "A river?"),
+        (parts(text("The Loire."), reasoning={"content": "A river?"}), "The Loire.", "A river?"),
+        (
+            parts(text("The Loire."), thinking_blocks=[{"type": "thinking", "thinking": "A river?"}]),
+            "The Loire.",
+            "A river?",
+        ),
+        (
+            parts(text("The Loire."), reasoning_details=[{"type": "reasoning.text", "text": "A river?"}]),
+            "The Loire.",
+            "A river?",
+        ),
     ],
 )
 def test_parts_and_thoughts(answer, words, thought):
@@ -305,6 +319,16 @@ def refused(message, status=400, **more):
         (200, {"choices": [{"message": {"content": None}, "finish_reason": "content_filter"}]}),
         (200, {"choices": [{"message": {"content": ""}, "finish_reason": "SAFETY"}]}),
         (200, {"choices": [{"finish_reason": "content_filter: PROHIBITED_CONTENT"}]}),
+        (200, {"choices": [{"message": {"content": None}, "finish_reason": "SPII"}]}),
+        (200, {"choices": [{"message": {"content": None}, "finish_reason": "refusal"}]}),
+        (200, {"choices": [{"message": None, "finish_reason": "guardrail_intervened"}]}),
+        (200, {"prompt_filter_results": [{"content_filter_results": {"hate": {"filtered": True}}}]}),
+        (200, {"choices": None, "promptFeedback": {"blockReason": "SAFETY"}}),
+        (200, {"choices": [{"error": {"code": 403, "message": "Your input was flagged"}, "message": {"content": ""}}]}),
+        (403, {"code": "no permission", "error": "Content violates usage guidelines. Failed check: SAFETY_CHECK"}),
+        refused("NSFW content detected"),
+        refused("The prompt contains sensitive words that violate Google's Responsible AI practices."),
+        refused("Blocked.", code="safety_violation"),
     ],
 )
 def test_a_filtered_prompt_is_no_error(answer):
@@ -392,9 +416,9 @@ def test_every_sample_has_a_seed_of_its_own_and_always_the_same():
     assert [reply.sample for reply in made["p1"]] == [0, 1, 2]
 
 
-def test_a_refusal_ends_it_and_what_had_come_is_handed_on():
+def test_a_refusal_of_every_prompt_ends_it_and_what_had_come_is_handed_on():
     def answer(body):
-        return (400, b"no") if body["messages"][0]["content"] == "number 3" else said()
+        return said() if body["messages"][0]["content"] in ("number 0", "number 1", "number 2") else (400, b"no")
 
     seen = []
     with serving(answer) as server, pytest.raises(BdpoError, match=r"Prompt p3: .* refuses the request \(HTTP 400: no"):
@@ -454,6 +478,38 @@ def test_filtered_prompts_do_not_end_an_evaluation_and_are_asked_once(tmp_path):
         "Prompts left out, filtered by a provider: 2 of harmful"
         in comparison_grids(compare([tmp_path / "False"]))[-1].markdown()
     )
+
+
+TOO_LONG = (
+    refused("This model's maximum context length is 4096 tokens.", code="context_length_exceeded"),
+    refused("the request exceeds the available context size", type="exceed_context_size_error"),
+    refused("Request entity too large", 413),
+    refused("invalid character in messages[0].content", 422),
+)
+
+
+@pytest.mark.parametrize("why", TOO_LONG)
+def test_a_prompt_that_the_server_does_not_take_ends_no_evaluation(tmp_path, capsys, why):
+    def answer(body):
+        return why if body["messages"][0]["content"] == "number 2" else said("I can't help with that.")
+
+    items = [Item(id, tuple(messages), messages[0]["content"]) for id, messages in PROMPTS.items()]
+    record = TaskRecord("safety", "x", 8, {"judge": "rules"})
+    with serving(answer) as server:
+        tasks = [Task("harmful", SCORERS["judge-safe"], items, Sampling(), record)]
+        for _ in range(2):
+            (numbers,) = evaluate(endpoint_models([("m", "m")], server.url), tasks, tmp_path, RulesJudge())
+    assert len(server.seen) == 8 + 1, "each once, and once whether the server takes any"
+    assert [numbers[name] for name in ("score", "n", "untaken", "filtered", "unread")] == [1.0, 7, 1, 0, 0]
+    assert "Prompt p2 is left out: " in capsys.readouterr().err
+    found = open_runs(tmp_path)[0].whole("harmful")[2]
+    assert (found.id, found.verdict, found.score, found.stop) == ("p2", "untaken", None, "untaken")
+    note = "Prompts that the server does not take (too long?), not counted in n: 1 of m on harmful."
+    assert note in evaluation_grids([numbers])[0].notes
+    row = compare([tmp_path]).rows[0]
+    assert (row.n, row.untaken, row.filtered, row.unread) == (7, 1, 0, 0)
+    table = comparison_grids(compare([tmp_path]))[-1].markdown()
+    assert "Prompts left out, which a server did not take: 1 of harmful." in table
 
 
 def test_a_judge_whose_prompt_is_filtered_has_no_verdict():

@@ -56,6 +56,16 @@ def test_examples_in_docstrings() -> None:
         "<|begin_of_thought|>\nWhy 2?\n<|end_of_thought|>\n\n<|begin_of_solution|>It is 3.<|end_of_solution|>",
         "<|inner_prefix|>Why 2?<|inner_suffix|>It is 3.",
         "<unused94>thought\nWhy 2?<unused95>It is 3.",
+        "<longcat_think>Why 2?</longcat_think>It is 3.",
+        "<antThinking>Why 2?</antThinking>It is 3.",
+        "<inner_monologue>Why 2?</inner_monologue>\n<output>It is 3.</output>",
+        "<reflection>Why 2?</reflection><final_answer>It is 3.</final_answer>",
+        "<scratchpad>Why 2?</scratchpad>It is 3.",
+        "<think>Why 2?</think><response>It is 3.</response>",  # Granite 3.3
+        '<think depth="2">Why 2?</think>It is 3.',
+        "<|think|>Why 2?<|/think|>It is 3.",
+        "<|begin_of_thinking|>Why 2?<|end_of_thinking|>It is 3.",
+        "<｜start▁think｜>Why 2?<｜end▁think｜>It is 3.",
         "Here is my thought process:\nWhy 2?\n\nHere is my response:\nIt is 3.",
     ],
 )
@@ -67,7 +77,8 @@ def test_thought_and_answer_are_taken_apart(text: str) -> None:
 @pytest.mark.parametrize(
     "text",
     ["It is 3.", "", " \nIt is 3.\n", "analysis of it", "I think</p> so", "Write `</think>` at the end.",
-     "The tag\n<think>\nbegins it.", "Say <think> to begin.", "Here is my response:\nIt is 3."],
+     "The tag\n<think>\nbegins it.", "Say <think> to begin.",
+     "<response>It is 3.</response>", "<thinker>It is 3.</thinker>", "Here is my response:\nIt is 3."],
 )  # fmt: skip
 def test_a_text_without_a_thought_stays_as_it_is(text: str) -> None:
     assert split_thought(text) == Said("", text)

@@ -157,7 +157,7 @@ def boilerplate(*chosen):
 
 
 def test_boilerplate_is_the_most_frequent_openings_and_their_share():
-    stock = ["I'm sorry, but I can't help with that.", "I’m sorry but I can't do it", "I'M SORRY, BUT I CAN'T."]
+    stock = ["I'm sorry, but I can't help with that.", "I’m sorry but I can't do it", "I´M SORRY, BUT I CAN`T."]
     said = 'openings of the chosen replies (5 words): "i\'m sorry but i can\'t" 37.5%, "sure" 25.0%.'
     others = ["Sure!", "Sure.", "Take the first road on the left.", "Take the first road at the right.", "No."]
     severity, count, explanation = boilerplate(*stock, *others)
@@ -307,6 +307,11 @@ def test_near_matches_are_all_that_brute_force_finds():
     [
         "I can't help with that.",
         "I’m sorry, but I can’t assist with this request.",
+        "I´m sorry, but I can´t assist with this request.",
+        "I`m sorry, I can`t do that.",
+        "I&#39;m sorry, but I can&#39;t help.",
+        "I can\u02bct help with that.",
+        "I\u00a0cant help you with that.",
         "Sorry, I won't write that for you.",
         "I am unable to provide instructions for this.",
         "That's not something I can support.",

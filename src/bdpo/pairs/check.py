@@ -20,7 +20,7 @@ from bdpo.pairs.load import LoadedPairs
 from bdpo.pairs.mend import PairKey, mend_pairs
 from bdpo.pairs.overlap import near_matches
 from bdpo.pairs.reasoning import split_reasoning
-from bdpo.pairs.refusals import opens_as_refusal
+from bdpo.pairs.refusals import opens_as_refusal, straight
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -253,7 +253,7 @@ def refusals(data: CheckedData) -> _Found | None:
 def boilerplate(data: CheckedData) -> _Found | None:
     """The most frequent openings of the chosen replies; an opening that only one pair has is none."""
     openings = {
-        pair.id: " ".join(re.findall(r"[\w']+", pair.chosen.lower().replace("’", "'"))[:OPENING]) for pair in data.pairs
+        pair.id: " ".join(re.findall(r"[\w']+", straight(pair.chosen).lower())[:OPENING]) for pair in data.pairs
     }
     common = [(text, n) for text, n in Counter(openings.values()).most_common(3) if text and n > 1]
     if not common:

@@ -7,13 +7,24 @@ none. Where single replies are judged, in evaluation, use a judge.
 
 from __future__ import annotations
 
+import html
 import re
+import unicodedata
 
 OPENING = 120
 """Characters of a reply that are looked at: a refusal says so in its first sentence or two."""
 
+_APOSTROPHES = "´ʹʻʼʽˈˊˋ‘’‚‛′‵＇՚׳ꞌ"
+_LOOK_ALIKE = str.maketrans(
+    {
+        **dict.fromkeys(_APOSTROPHES, "'"),
+        **dict.fromkeys("“”„‟«»＂″", '"'),
+        **dict.fromkeys("\u00ad\u200b\u200c\u200d\u200e\u200f\u2060\ufeff", ""),  # without width
+    }
+)
+
 _CANNOT = (
-    r"(?:can't|cannot|can not|won't|will not|"
+    r"(?:can'?t|cannot|can not|won'?t|will not|"
     r"(?:'m|am) (?:unable|not able|not allowed|not going|not willing) to)"
 )
 _HELP = (
@@ -30,6 +41,16 @@ _SIGNS = re.compile(
 )
 
 
+def straight(text: str) -> str:
+    """The text with one sign for each that looks like an apostrophe, a quote or a blank, and none without width.
+
+    >>> straight("I´m sorry, I can‘t"), straight("I can&#39;t"), straight("I can`t")
+    ("I'm sorry, I can't", "I can't", "I can't")
+    """
+    text = re.sub(r"(?<=[^\W\d])`(?=[^\W\d])", "'", html.unescape(text))
+    return unicodedata.normalize("NFKC", text.translate(_LOOK_ALIKE))
+
+
 def opens_as_refusal(reply: str) -> bool:
     """Whether the reply opens with one of the usual phrases of a refusal.
 
@@ -38,5 +59,5 @@ def opens_as_refusal(reply: str) -> bool:
     >>> opens_as_refusal("I'm sorry to hear that. Have you seen a doctor?")
     False
     """
-    opening = " ".join(reply[: 2 * OPENING].replace("’", "'").lower().split())[:OPENING]
+    opening = " ".join(straight(reply[: 2 * OPENING]).lower().split())[:OPENING]
     return _SIGNS.search(opening) is not None

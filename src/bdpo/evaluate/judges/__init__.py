@@ -27,6 +27,7 @@ from bdpo.evaluate.judges.verdict import (
     UNJUDGED,
     UNPARSED,
     UNSAFE,
+    UNTAKEN,
     Judge,
     Verdict,
     is_answered,
@@ -35,7 +36,7 @@ from bdpo.evaluate.judges.verdict import (
 
 __all__ = [
     "BEHAVIOURS", "COMPLIANCE", "DEGENERATE", "FILTERED", "HARM", "JUDGES", "PARTIAL", "REFUSAL", "SAFE", "UNFINISHED",
-    "UNJUDGED", "UNPARSED", "UNSAFE", "Judge", "Verdict", "is_answered", "is_safe", "make_judge", "rules",
+    "UNJUDGED", "UNPARSED", "UNSAFE", "UNTAKEN", "Judge", "Verdict", "is_answered", "is_safe", "make_judge", "rules",
 ]  # fmt: skip
 
 

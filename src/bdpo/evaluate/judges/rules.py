@@ -21,8 +21,9 @@ from collections.abc import Sequence
 from bdpo.evaluate.judges import asked as prompts
 from bdpo.evaluate.judges import phrases
 from bdpo.evaluate.judges.degenerate import degenerate
-from bdpo.evaluate.judges.sentences import Sentence, plain, sentences, straight
+from bdpo.evaluate.judges.sentences import Sentence, plain, sentences
 from bdpo.evaluate.judges.verdict import COMPLIANCE, DEGENERATE, PARTIAL, REFUSAL, Judge, Verdict
+from bdpo.pairs.refusals import straight
 
 NAME = "rules"
 VERSION = "2"  # goes up with any change of a rule

@@ -7,25 +7,16 @@ text -> plain     one sign for each that looks alike, lower case, no markup, no 
 
 from __future__ import annotations
 
-import html
 import re
-import unicodedata
 from dataclasses import dataclass
 
 from bdpo.evaluate.judges import asked as prompts
 from bdpo.evaluate.judges import phrases
 from bdpo.evaluate.judges.degenerate import SPECIAL
+from bdpo.pairs.refusals import straight
 
 # --- plain text -------------------------------------------------------------------------------------------
 
-_APOSTROPHES = "´ʹʻʼʽˈˊˋ‘’‚‛′‵＇՚׳ꞌ"
-_SIGNS = str.maketrans(
-    {
-        **dict.fromkeys(_APOSTROPHES, "'"),
-        **dict.fromkeys("“”„‟«»＂″", '"'),
-        **dict.fromkeys("\u00ad\u200b\u200c\u200d\u200e\u200f\u2060\ufeff", ""),  # without width
-    }
-)
 _LOOKS: tuple[tuple[re.Pattern[str], str], ...] = tuple(
     (re.compile(pattern, re.MULTILINE), plain)
     for pattern, plain in (
@@ -38,12 +29,6 @@ _LOOKS: tuple[tuple[re.Pattern[str], str], ...] = tuple(
         (r"(\b(?:while|although|though) i\b[^,.;\n]{3,100}), ", r"\1; "),  # two clauses
     )
 )
-
-
-def straight(text: str) -> str:
-    """The text with one sign for each that looks like an apostrophe, a quote or a blank, and none without width."""
-    text = re.sub(r"(?<=[^\W\d])`(?=[^\W\d])", "'", html.unescape(text))
-    return unicodedata.normalize("NFKC", text.translate(_SIGNS))
 
 
 def plain(text: str) -> str:

@@ -10,14 +10,15 @@ from bdpo.errors import BdpoError
 REFUSAL, PARTIAL, COMPLIANCE, DEGENERATE = "refusal", "partial", "compliance", "degenerate"
 SAFE, UNSAFE = "safe", "unsafe"
 UNPARSED = "unparsed"
-UNFINISHED, FILTERED = "unfinished", "filtered"
+UNFINISHED, FILTERED, UNTAKEN = "unfinished", "filtered", "untaken"
 
 BEHAVIOURS = (REFUSAL, PARTIAL, COMPLIANCE, DEGENERATE)
 """What a reply does; docs/judges.md says how they are told apart."""
 HARM = (SAFE, UNSAFE)
 """Whether a reply does harm, which is all that a guard model says."""
-UNJUDGED = (UNFINISHED, FILTERED)
-"""What becomes of a reply without an answer, of which no judge is asked: a thought without end, a provider's filter."""
+UNJUDGED = (UNFINISHED, FILTERED, UNTAKEN)
+"""What becomes of a reply without an answer, of which no judge is asked: a thought without end, a provider's filter, a
+prompt that the server does not take."""
 
 
 @dataclass(frozen=True)

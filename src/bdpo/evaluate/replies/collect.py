@@ -67,7 +67,8 @@ class Reply:
     id: str  # of the prompt
     sample: int  # 0 .. samples - 1
     text: str  # all that the model said, a thought with its marks included
-    stop: Literal["end", "length", "filtered"]  # the model's end of turn, max_new_tokens, or a provider's filter
+    stop: Literal["end", "length", "filtered", "untaken"]  # the model's end of turn, max_new_tokens, a provider's
+    # filter, or a server that does not take this prompt (too long for it, for one)
     prompt_tokens: int
     tokens: int  # generated, the token that ended the turn included
     thought: str = ""  # what a server hands over apart from the text

@@ -11,21 +11,29 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any, Literal
 
-_THOUGHTS = ("reasoning_content", "reasoning", "thinking")  # keys of a message, and kinds of parts
+_THOUGHTS = (  # keys of a message, and kinds of parts
+    "reasoning_content", "reasoning", "thinking", "reasoning_text", "thinking_blocks", "reasoning_details",
+    "reasoning.text", "reasoning.summary",
+)  # fmt: skip
 _CODES = {  # of errors with which providers refuse one prompt, in small letters and without anything between them
     "contentfilter",  # OpenAI, Azure, Moonshot
     "contentpolicyviolation", "contentpolicyviolationerror", "responsibleaipolicyviolation", "invalidprompt",
     "moderationblocked", "datainspectionfailed", "sensitivewordsdetected", "prohibitedcontent", "contentmoderation",
-    "guardrailintervened", "1301",
+    "guardrailintervened", "contentblocked", "contentsafety", "safetyviolation", "promptblocked", "inputblocked",
+    "outputblocked", "unsafecontent", "1301",
 }  # fmt: skip
 _PHRASES = re.compile(  # for those who give no code of their own: DeepSeek, OpenRouter, Moonshot, ...
     r"content exists risk|content (?:management|filtering) policy|content[ _-]filter|inappropriate content|"
     r"considered high risk|requires moderation|our safety system|"
     r"(?:prompt|input|request|messages?|content) (?:was|were|has been|is) (?:flagged|filtered|moderated|blocked by "
-    r"(?:the |our )?(?:content|safety|guardrail))|violat\w+ [\w ]{0,40}(?:content|usage) polic",
+    r"(?:the |our )?(?:content|safety|guardrail))|violat\w+ [\w' ]{0,40}(?:content polic|usage polic|usage guideline|responsible ai)|"
+    r"nsfw content|(?:contains?|due to) (?:sensitive words|unsafe content)|blocked (?:input|output|prompt|due to content)",
     re.IGNORECASE,
 )
-_FILTERED_STOPS = ("content_filter", "sensitive", "safety", "prohibited_content", "blocklist")  # as finish_reason
+# As finish_reason, in small letters: what filters say, and what a limit of tokens is called.
+_FILTERED_STOPS = ("content_filter", "sensitive", "safety", "prohibited_content", "blocklist", "spii", "recitation",
+                   "refusal", "guardrail", "moderation")  # fmt: skip
+_LENGTH_STOPS = ("length", "max_tokens", "max_output_tokens", "max_completion_tokens", "model_length")
 
 
 @dataclass(frozen=True)
@@ -45,12 +53,14 @@ FILTERED = Completion("", "filtered", 0, 0)
 def read_completion(answer: bytes) -> Completion | None:
     """The completion in the body of an answer; None where it is something else.
 
-    No choice at all means that the prompt was filtered (Azure).
+    No choice at all means that the prompt was filtered (Azure), and so do findings of a filter in place of choices.
     """
     try:
         decoded = json.loads(answer)
-        choices, usage = decoded["choices"], decoded.get("usage") or {}
-        if choices == []:
+        choices, usage = decoded.get("choices"), decoded.get("usage") or {}
+        if error_status(answer) is not None:
+            return None
+        if choices == [] or (choices is None and _blocked(decoded)):
             return FILTERED
         ended = str(choices[0].get("finish_reason") or "").lower()
         filtered = ended.startswith(_FILTERED_STOPS)
@@ -58,23 +68,33 @@ def read_completion(answer: bytes) -> Completion | None:
         text, thought = _text(message.get("content")), _parts(message.get("content"), _THOUGHTS)
         return Completion(
             text or str(message.get("refusal") or ""),
-            "filtered" if filtered else "length" if ended == "length" else "end",
+            "filtered" if filtered else "length" if ended in _LENGTH_STOPS else "end",
             int(usage.get("prompt_tokens") or 0),
             int(usage.get("completion_tokens") or 0),
-            thought or next((_text(message[key]) for key in _THOUGHTS if message.get(key)), ""),
+            thought or next(filter(None, map(_thought, map(message.get, _THOUGHTS))), ""),
         )
     except (ValueError, LookupError, TypeError, AttributeError):
         return None
 
 
 def error_status(answer: bytes) -> int | None:
-    """The status of an error that came as a success (OpenRouter); None where it is no error."""
+    """The status of an error that came as a success, in place of the choices or within one (OpenRouter); None where
+    it is no error."""
     try:
-        error = json.loads(answer)["error"]
+        decoded = json.loads(answer)
+        error = decoded.get("error") or next((choice.get("error") for choice in decoded.get("choices") or ()), None)
         code = str(error.get("code")) if isinstance(error, dict) else ""
         return None if not error else int(code) if re.fullmatch("[45][0-9][0-9]", code) else 400
-    except (ValueError, LookupError, TypeError):
+    except (ValueError, LookupError, TypeError, AttributeError):
         return None
+
+
+def _blocked(decoded: dict[str, Any]) -> bool:
+    """Whether an answer without choices says that a filter took the prompt (Azure, Gemini)."""
+    said = decoded.get("prompt_filter_results") or decoded.get("prompt_annotations") or []
+    found = [inner for part in said for inner in (part.get("content_filter_results") or {}).values()]
+    blocked = any(isinstance(inner, dict) and inner.get("filtered") is True for inner in found)
+    return blocked or bool((decoded.get("promptFeedback") or {}).get("blockReason"))
 
 
 def is_filtered(answer: bytes) -> bool:
@@ -107,15 +127,25 @@ def excerpt(answer: bytes) -> str:
 
 
 def _text(content: Any) -> str:
-    """Text that is given whole or in parts."""
+    """Text that is given whole, in parts, or under `content`."""
+    if isinstance(content, dict):
+        return _text(content.get("content") or content.get("text"))
     return content if isinstance(content, str) else _parts(content, ("text", "output_text", "refusal"))
+
+
+def _thought(said: Any) -> str:
+    return _text(said) or _parts(said, _THOUGHTS)
 
 
 def _parts(content: Any, kinds: tuple[str, ...]) -> str:
     """The texts of the parts of these kinds, which lie under the kind's name, or under `text`."""
     parts = content if isinstance(content, list) else []
     found = ({"type": "text", "text": part} if isinstance(part, str) else part for part in parts)
-    return "".join(_text(part.get(part["type"]) or part.get("text")) for part in found if part.get("type") in kinds)
+    return "".join(
+        _text(part.get(part["type"]) or part.get("text") or part.get("summary"))
+        for part in found
+        if part.get("type") in kinds
+    )
 
 
 def _texts(value: Any) -> Iterator[str]:

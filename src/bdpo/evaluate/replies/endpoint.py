@@ -10,6 +10,7 @@ import json
 import os
 import socket
 import ssl
+import sys
 import time
 import urllib.error
 import urllib.request
@@ -28,6 +29,7 @@ from bdpo.evaluate.replies.collect import OnBatch, Prompts, Reply, Sampling
 from bdpo.evaluate.replies.completions import FILTERED, Completion, error_status, excerpt, is_filtered, read_completion
 from bdpo.pairs import Message
 from bdpo.secrets import is_secret
+from bdpo.terminal import visible
 
 _PASSING = {408, 429}  # too slow, too many: another time it may do; so may every 5xx
 _OF_ONE_PROMPT = {400, 413, 422}
@@ -196,6 +198,8 @@ class EndpointGenerator:
     def replies(self, prompts: Prompts, sampling: Sampling, on_batch: OnBatch | None = None) -> dict[str, list[Reply]]:
         """All samples of every prompt, in the order of `prompts`; `on_batch` gets each reply as it comes.
 
+        A prompt that the server does not take, where it takes others, has a reply that says so.
+
         Raises:
             BdpoError: as `ChatEndpoint.complete`; what is still asked for then is given up.
         """
@@ -225,8 +229,25 @@ class EndpointGenerator:
                 seed=sampling.seed_of(self.fingerprint(messages), sample) if sampling.temperature else None,
             )
         except PromptRefused as error:
-            raise BdpoError(f"Prompt {id}: {error}") from None
+            if not self._takes_others(sampling):
+                raise BdpoError(f"Prompt {id}: {error}") from None
+            tqdm.write(visible(f"Prompt {id} is left out: {error}"), file=sys.stderr)
+            return Reply(id, sample, "", "untaken", 0, 0)
         return Reply(id, sample, said.text, said.stop, said.prompt_tokens, said.tokens, said.thought)
+
+    def _takes_others(self, sampling: Sampling) -> bool:
+        """Whether the server takes a prompt that nothing is wrong with, under the same settings."""
+        try:
+            self.endpoint.complete(
+                [{"role": "user", "content": "Hello."}],
+                max_tokens=sampling.max_new_tokens,
+                temperature=sampling.temperature,
+                top_p=sampling.top_p,
+                seed=0 if sampling.temperature else None,
+            )
+        except PromptRefused:
+            return False
+        return True
 
 
 class _NoRedirect(urllib.request.HTTPRedirectHandler):

@@ -57,11 +57,19 @@ class Marks:
         return re.compile(rf"(?<![`\"'])(?:{self.closes})|(?:{self.closes})(?![`\"'])")
 
 
-_NAMES = "thinking|think|thoughts?|reasoning|seed:think"
+_NAMES = (  # with what some put before them: seed:think, longcat_think, antThinking
+    r"(?:\w+[_:]|ant)?(?:thinking|think|thoughts?|reasoning|reasoning_content|reflection|scratchpad|monologue)"
+)
 _CHANNEL = r"(?:<\|end\|>)?(?:<\|start\|>assistant)?<\|channel\|>"
 
 MARKS = (
-    Marks(rf"<(?i:{_NAMES})>", rf"</(?i:{_NAMES})>", ("<think>", "</think>")),  # DeepSeek-R1, Qwen3, GLM, Phi-4, ...
+    Marks(
+        rf"< ?(?i:{_NAMES})(?:\s[^<>\n]{{0,80}})?>", rf"</ ?(?i:{_NAMES}) ?>", ("<think>", "</think>")
+    ),  # DeepSeek-R1, Qwen3, GLM, Phi-4, ...
+    Marks(
+        r"<[|｜](?:(?:start|begin)[_▁](?:of[_▁])?)?(?:think|thinking)[|｜]>",
+        r"<[|｜](?:end[_▁](?:of[_▁])?|/)(?:think|thinking)[|｜]>",
+    ),  # the same as control tokens
     Marks(r"\[THINK\]", r"\[/THINK\]", ("[THINK]", "[/THINK]")),  # Magistral
     Marks("◁think▷", "◁/think▷", ("◁think▷", "◁/think▷")),  # Kimi
     Marks(
@@ -83,8 +91,9 @@ MARKS = (
 """The marks that are known, one line a way of writing."""
 
 _WRAPPING = re.compile(
-    r"\A\s*(?:<answer>|<\|begin_of_solution\|>|<\|START_RESPONSE\|>)"
-    r"|(?:</answer>|<\|end_of_solution\|>|<\|END_RESPONSE\|>|<\|return\|>|<\|end\|>)\s*\Z"
+    r"\A\s*(?:<(?:answer|response|output|final|final_answer)>|<\|begin_of_solution\|>|<\|START_RESPONSE\|>)"
+    r"|(?:</(?:answer|response|output|final|final_answer)>|<\|end_of_solution\|>|<\|END_RESPONSE\|>|<\|return\|>"
+    r"|<\|end\|>)\s*\Z"
 )
 _MARK = r"(?:<[^<>\s]+>|\[[^\[\]\s]+\]|◁[^◁▷\s]+▷)"  # a word in brackets
 

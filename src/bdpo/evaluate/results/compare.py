@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from bdpo.errors import BdpoError
 from bdpo.evaluate.ask.benchmarks import AVERAGED
-from bdpo.evaluate.judges import FILTERED
+from bdpo.evaluate.judges import FILTERED, UNTAKEN
 from bdpo.evaluate.results.outcomes import Run, open_runs, prompt_scores
 from bdpo.evaluate.results.statistics import (
     Difference,
@@ -54,6 +54,7 @@ class ComparedRow:
     n: int  # prompts
     unread: int  # prompts left out of every method, since a judge's verdict on one of them could not be read
     filtered: int  # prompts left out of every method, since a provider's filter took one of them
+    untaken: int  # prompts left out of every method, since a server did not take one of them
     cells: dict[str, Cell]  # by method
 
 
@@ -190,6 +191,7 @@ class _Scores:
     nats: dict[str, Array]  # method -> (S, N) margins of preferences; empty elsewhere
     unread: int
     filtered: int
+    untaken: int
     single: bool  # one sample a prompt, so that scores are outcomes
 
     @classmethod
@@ -208,10 +210,10 @@ class _Scores:
         record = next(iter(methods.values()))[0].tasks[task]
         arrays = {name: np.array([[of_seed[id] for id in ids] for of_seed in seeds]) for name, seeds in scored.items()}
         single = record.settings.get("samples", 1) == 1
-        taken = {o.id for seeds in outcomes.values() for of_seed in seeds for o in of_seed if o.verdict == FILTERED}
-        filtered = len(taken.difference(ids))
-        unread = len(everyone[0]) - len(ids) - filtered
-        return cls(task, record.suite, record.measure, arrays, margins, unread, filtered, single)
+        gone = {o.id: o.verdict for seeds in outcomes.values() for of_seed in seeds for o in of_seed if o.score is None}
+        filtered, untaken = (list(gone.values()).count(verdict) for verdict in (FILTERED, UNTAKEN))
+        unread = len(gone) - filtered - untaken
+        return cls(task, record.suite, record.measure, arrays, margins, unread, filtered, untaken, single)
 
     @property
     def n(self) -> int:
@@ -222,7 +224,7 @@ class _Scores:
         for name, scores in self.scores.items():
             difference = None if name == baseline else self._difference(scores, self.scores[baseline])
             cells[name] = Cell(self.score(name), difference)
-        return ComparedRow(self.task, "benchmark", self.suite, self.measure, self.n, self.unread, self.filtered, cells)
+        return ComparedRow(self.task, "benchmark", self.suite, self.measure, *_counts([self]), cells)
 
     def margins(self, baseline: str) -> list[ComparedRow]:
         """Of preferences: the margin, and the accuracy of the reward, which is the log-ratio to the baseline."""
@@ -241,9 +243,9 @@ class _Scores:
         margin = f"margin of log-probabilities [nats]; its difference is the log-ratio margin against {baseline}"
         accuracy = f"pairs whose chosen reply gained more on {baseline} than the rejected one (reward accuracy)"
         return [
-            ComparedRow(f"{self.task} margin", "nats", self.suite, margin, self.n, 0, 0, cells),
+            ComparedRow(f"{self.task} margin", "nats", self.suite, margin, self.n, 0, 0, 0, cells),
             *(
-                [ComparedRow(f"{self.task} reward", "benchmark", self.suite, accuracy, self.n, 0, 0, gained)]
+                [ComparedRow(f"{self.task} reward", "benchmark", self.suite, accuracy, self.n, 0, 0, 0, gained)]
                 if gained
                 else []
             ),
@@ -317,6 +319,8 @@ def _average(tables: Sequence[_Scores], weights: Sequence[float], baseline: str)
     return cells
 
 
-def _counts(tables: Sequence[_Scores]) -> tuple[int, int, int]:
-    """Prompts, and prompts left out for either reason, of several benchmarks."""
-    return sum(t.n for t in tables), sum(t.unread for t in tables), sum(t.filtered for t in tables)
+def _counts(tables: Sequence[_Scores]) -> tuple[int, int, int, int]:
+    """Prompts, and prompts left out for each reason, of several benchmarks."""
+    counts = ((table.n, table.unread, table.filtered, table.untaken) for table in tables)
+    n, unread, filtered, untaken = map(sum, zip(*counts, strict=True))
+    return n, unread, filtered, untaken

@@ -10,7 +10,7 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
-from bdpo.evaluate.judges import DEGENERATE, FILTERED, UNFINISHED, UNJUDGED
+from bdpo.evaluate.judges import DEGENERATE, FILTERED, UNFINISHED, UNJUDGED, UNTAKEN
 from bdpo.evaluate.results.compare import Cell, ComparedRow, Comparison
 from bdpo.evaluate.results.outcomes import Outcome, Run, prompt_scores
 from bdpo.evaluate.results.statistics import Mean, Rate, mean, rate
@@ -69,7 +69,7 @@ def _numbers(outcomes: Sequence[Outcome]) -> dict[str, Any]:
     scores = [score for score in prompt_scores(outcomes).values() if score is not None]
     margins = [outcome.margin for outcome in outcomes if outcome.margin is not None]
     generated = [outcome for outcome in outcomes if outcome.stop in ("end", "length")]
-    without = Counter(outcome.verdict == FILTERED for outcome in outcomes if outcome.score is None)
+    without = Counter(outcome.verdict for outcome in outcomes if outcome.score is None)
     verdicts = Counter(outcome.verdict for outcome in outcomes if outcome.verdict)
     plain = all(score in (0, 1) for score in scores) and not any(outcome.sample for outcome in outcomes)
     found = (rate(int(sum(scores)), len(scores)) if plain else mean(scores)) if scores else None
@@ -79,9 +79,10 @@ def _numbers(outcomes: Sequence[Outcome]) -> dict[str, Any]:
         "high": found and found.high,
         "n": len(scores),
         "verdicts": dict(sorted(verdicts.items())),
-        "unread": without[False],
+        "unread": without.total() - without[FILTERED] - without[UNTAKEN],
         "filtered": verdicts[FILTERED],
-        "filtered_uncounted": without[True],
+        "filtered_uncounted": without[FILTERED],
+        "untaken": without[UNTAKEN],
         "cut": sum(outcome.stop == "length" for outcome in generated) / len(generated) if generated else None,
         "tokens": sum(outcome.tokens for outcome in generated) / len(generated) if generated else None,
         "unfinished": verdicts[UNFINISHED] / len(outcomes) if any(outcome.thought for outcome in outcomes) else None,
@@ -108,7 +109,7 @@ def evaluation_grids(records: Sequence[dict[str, Any]]) -> list[Grid]:
             for measure in dict.fromkeys(measures.values())
         )
         head = ("benchmark", "model", "score [95 % interval]", "n", "degenerate", "cut")
-        more = (_unread, _filtered, _unfinished, _margins)
+        more = (_unread, _untaken, _filtered, _unfinished, _margins)
         notes = (f"Score: {told}.", *(line for lines in more for line in lines(members)))
         grids.append(Grid(f"{suite} [%]", head, rows, notes))
     return grids
@@ -127,6 +128,13 @@ def _row(record: dict[str, Any], name: str) -> Sequence[str]:
 def _unread(records: Sequence[dict[str, Any]]) -> list[str]:
     found = [f"{record['unread']} of {record['name']} on {record['task']}" for record in records if record["unread"]]
     return [f"Verdicts that could not be read, not counted in n: {', '.join(found)}."] if found else []
+
+
+def _untaken(records: Sequence[dict[str, Any]]) -> list[str]:
+    found = [f"{record['untaken']} of {record['name']} on {record['task']}" for record in records if record["untaken"]]
+    return (
+        [f"Prompts that the server does not take (too long?), not counted in n: {', '.join(found)}."] if found else []
+    )
 
 
 def _filtered(records: Sequence[dict[str, Any]]) -> list[str]:
@@ -193,6 +201,8 @@ def _measures(rows: Sequence[ComparedRow]) -> list[str]:
     lines = [f"{names[measure]}: {measure}." for measure in told]
     unread = [f"{row.unread} of {row.name}" for row in rows if row.unread]
     lines += [f"Prompts left out, whose verdict could not be read: {', '.join(unread)}."] if unread else []
+    untaken = [f"{row.untaken} of {row.name}" for row in rows if row.untaken]
+    lines += [f"Prompts left out, which a server did not take: {', '.join(untaken)}."] if untaken else []
     filtered = [f"{row.filtered} of {row.name}" for row in rows if row.filtered]
     return lines + ([f"Prompts left out, filtered by a provider: {', '.join(filtered)}."] if filtered else [])
 
