@@ -1,4 +1,4 @@
-"""What a run writes down of itself for the report: run.json, and heldout.parquet, the held-out pairs before and after."""
+"""What a run writes down of itself for the report: run.json, and heldout.parquet, held-out pairs before and after."""
 
 from __future__ import annotations
 
