@@ -19,6 +19,7 @@ from bdpo.pairs import (
     pairs_for_loss,
 )
 from bdpo.pairs.check import TEXT_PROMPTS
+from bdpo.pairs.check_report import CheckReport
 from bdpo.pairs.reasoning import drop_reasoning
 from bdpo.recipe.parts import load_tokenizer
 from bdpo.recipe.sections import Recipe
@@ -69,17 +70,23 @@ def _text_prompts(recipe: Recipe, pairs: list[PreferencePair]) -> list[str]:
     return [TEXT_PROMPTS] if load_tokenizer(recipe).chat_template else []
 
 
-def refuse_errors(recipe: Recipe, data: RunData) -> None:
-    """Stop at what `bdpo data check` calls an error in the training pairs or in the held-out ones."""
+def refuse_errors(recipe: Recipe, data: RunData) -> CheckReport:
+    """Stop at what `bdpo data check` calls an error in the training pairs or in the held-out ones.
+
+    Returns:
+        What the check found in the training pairs.
+    """
     section = recipe.data
+    reports = []
     for source, pairs in ((section.train, data.train), (section.eval or section.train, data.eval)):
-        report = check_pairs(LoadedPairs(pairs, source, "as read", len(pairs)))
-        for error in report.findings:
+        reports.append(check_pairs(LoadedPairs(pairs, source, "as read", len(pairs))))
+        for error in reports[-1].findings:
             if error.severity == "error":
                 raise BdpoError(
                     f"{source}: {error.name.replace('_', ' ')} in {error.count} pairs (first: {error.examples[0]}). "
                     f"{error.explanation.rstrip('.')}; `bdpo data check {shlex.quote(source)}` shows all."
                 )
+    return reports[0]
 
 
 def hold_out(pairs: list[PreferencePair], size: int, seed: int) -> tuple[list[PreferencePair], list[PreferencePair]]:

@@ -2,13 +2,14 @@
 
 A run's folder (see `folder`) holds `recipe.yaml` (as resolved), `scores.json` (the manifest of the training scores) and
 `step.json` (how many pairs a step has) from its first step on, which a resumed run must match; at the end also the
-adapter or model with its tokenizer, `metrics.json` and README.md, the model card.
+adapter or model with its tokenizer, `metrics.json`, what the report needs (see `record`) and README.md, the model card.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -18,16 +19,16 @@ from transformers.utils import logging
 
 from bdpo.errors import BdpoError, first_line
 from bdpo.files import key_difference, read_json, write_json, write_whole
-from bdpo.method.balance import Balance
 from bdpo.models import LoadedModel
 from bdpo.pairs import PreferencePair
 from bdpo.pairs.control import plain_marks
 from bdpo.processes import Stop, processes, stoppable
-from bdpo.recipe.card import model_card
+from bdpo.recipe.card import method_name, model_card
 from bdpo.recipe.checkpoints import CheckpointKeeper, Checkpoints
 from bdpo.recipe.data import RunData, read_data, refuse_errors
 from bdpo.recipe.folder import CARD, RECIPE, SCORES, STEP, TORN, claimed, explained, save_result
 from bdpo.recipe.parts import bdpo_config, load_model, lora_config
+from bdpo.recipe.record import refusal_shares, write_record
 from bdpo.recipe.sections import Recipe, parse_recipe
 from bdpo.score import ScoredData, score
 from bdpo.secrets import refuse_secrets
@@ -88,13 +89,14 @@ def _run(
     recipe: Recipe, out: Path, found: Checkpoints, stop: Stop, callbacks: Sequence[TrainerCallback],
     on_data: Callable[[RunData], None] | None,
 ) -> RunResult:  # fmt: skip
+    started = datetime.now(UTC)
     args = bdpo_config(recipe, out)
     if found.complete:
         _refuse_other_recipe(recipe, args.pairs_per_step, out)
     data = read_data(recipe)
     if on_data is not None and processes().is_main_process:
         on_data(data)
-    refuse_errors(recipe, data)
+    checked = refuse_errors(recipe, data)
     loaded = load_model(recipe)
     refuse_second_adapter(loaded.model, recipe.peft)
     peft_config = lora_config(recipe)
@@ -124,11 +126,19 @@ def _run(
         metrics |= trainer.evaluate()
     if trainer.is_fsdp_enabled:  # checkpoints may be sharded, the result is not
         trainer.accelerator.state.fsdp_plugin.set_state_dict_type("FULL_STATE_DICT")
-    history = trainer.state.log_history
-    save_result(
-        out, trainer,
-        lambda to: _write_end(recipe, to, loaded.label, scores, trainer.balance, data.counts, metrics, history),
-    )  # fmt: skip
+
+    def write_end(to: Path) -> None:
+        write_json(to / "metrics.json", {"final": metrics, "history": trainer.state.log_history})
+        write_record(
+            to, trainer, scores, eval_scores, started=started, method=method_name(recipe), label=loaded.label,
+            report=checked, refusals=refusal_shares(data.train), counts=data.counts,
+        )  # fmt: skip
+        adapter = (to / "adapter_config.json").exists()
+        write_whole(
+            to / CARD, model_card(recipe, loaded.label, scores, trainer.balance, data.counts, metrics, adapter=adapter)
+        )
+
+    save_result(out, trainer, write_end)
     stop.now()
     return RunResult(out, metrics, scores, trainer)
 
@@ -205,12 +215,3 @@ def _write_start(recipe: Recipe, scores: ScoredData, pairs_per_step: int, out: P
     write_whole(out / RECIPE, yaml.safe_dump(content, sort_keys=False))
     write_json(out / SCORES, scores.manifest)
     write_json(out / STEP, {"pairs_per_step": pairs_per_step})
-
-
-def _write_end(
-    recipe: Recipe, out: Path, label: str, scores: ScoredData, balance: Balance, counts: dict[str, int],
-    metrics: dict[str, Any], history: list[dict[str, Any]],
-) -> None:  # fmt: skip
-    write_json(out / "metrics.json", {"final": metrics, "history": history})
-    card = model_card(recipe, label, scores, balance, counts, metrics, adapter=(out / "adapter_config.json").exists())
-    write_whole(out / CARD, card)

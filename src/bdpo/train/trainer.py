@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from accelerate.utils import gather_object
 from torch import Tensor, nn
 from transformers import (
     AutoTokenizer,
@@ -119,6 +120,7 @@ class BDPOTrainer(Trainer):
         if self.layout == "padded":
             logger.warning(f"Layout: padded, one reply a sequence, because {why}.")
         self._table: list[Tensor] = []  # statistics of the pairs since the last log
+        self.held_out: dict[str, tuple[float, float]] = {}  # of `evaluate`: id -> log-ratios of both [nats]
         self._checked = False
         self._gradients = FiniteGradients()
         if args.device.type == "cpu":
@@ -305,13 +307,17 @@ class BDPOTrainer(Trainer):
         """Metrics of `bdpo.method.metrics` over the evaluation pairs, each pair counted once."""
         model = self.model_wrapped
         model.eval()
-        tables = []
+        tables, ids = [], []
         for inputs in dataloader:
+            pairs: PairBatch = inputs["pairs"]
+            ids += [id for id, real in zip(pairs.ids, pairs.real.tolist(), strict=True) if real]
             with self.compute_loss_context_manager():
                 _, statistics = self.compute_loss(model, inputs, return_outputs=True)
             tables.append(statistics)
             self.control = self.callback_handler.on_prediction_step(self.args, self.state, self.control)
         table = self._gathered(tables)
+        ratios = table[:, [COLUMNS.index("logratio_chosen"), COLUMNS.index("logratio_rejected")]].tolist()
+        self.held_out = dict(zip(gather_object(ids), map(tuple, ratios), strict=True))
         metrics = {f"{metric_key_prefix}_{k}": v for k, v in summarise(table, self.tercile_edges).items()}
         metrics[f"{metric_key_prefix}_loss"] = metrics.pop(f"{metric_key_prefix}_pair_loss")
         return EvalLoopOutput(predictions=None, label_ids=None, metrics=metrics, num_samples=len(table))  # type: ignore[arg-type]
