@@ -18,6 +18,7 @@ before its own; a test keeps it.
     train/       stage 2: BDPOConfig, BDPOTrainer
     evaluate/    stage 3: benchmarks, replies, judges, comparison
     recipe/      a run from beginning to end
+    sweep/       many runs that differ in method, setting or seed
     cli/         the commands; nothing imports it
 
 Each room's `__init__` says what stands in it. docs/architecture.md follows one pair through the house.

@@ -37,6 +37,10 @@ class NotWritable(UnusableFolder):
         super().__init__(f"Cannot write {path} ({self.reason}): make room, or ", ". What is there is kept.")
 
 
+class Held(BdpoError):
+    """Another living process works there."""
+
+
 def expanded(name: str | Path) -> Path:
     """The path with its `~` resolved; as it is where there is no home folder (a container's user without an entry)."""
     return Path(os.path.expanduser(name))
@@ -193,7 +197,7 @@ def _locked(lock: Path, folder: Path, *, wait: bool) -> Iterator[None]:
     try:
         held.acquire(timeout=-1 if wait else 0.2)  # a file that its holder just removed is tried again
     except Timeout:
-        raise BdpoError(
+        raise Held(
             f"{folder} is in use by {_holder(lock)}, which is still running: wait for it, or choose another --out."
         ) from None
     except OSError as error:
@@ -209,6 +213,22 @@ def _locked(lock: Path, folder: Path, *, wait: bool) -> Iterator[None]:
         with suppress(OSError):
             lock.unlink()
         held.release()
+
+
+@contextmanager
+def one_at_a_time(place: Path, *, wait: bool = True) -> Iterator[None]:
+    """Keep other processes from what happens to `place` meanwhile: a lock file beside it, which needs no `place` yet.
+
+    Raises:
+        BdpoError: a living process holds it, and `wait` is off (it is named); or it cannot be written.
+    """
+    with ExitStack() as stack:
+        try:
+            place.parent.mkdir(parents=True, exist_ok=True)
+            stack.enter_context(_locked(place.with_name(f".{place.name}{LOCK}"), place, wait=wait))
+        except OSError as error:
+            raise UnusableFolder(f"Cannot write in {place.parent} ({error.strerror}): ") from error
+        yield
 
 
 def _holder(lock: Path) -> str:

@@ -16,6 +16,7 @@ from typing import Annotated, Literal, NoReturn
 import typer
 
 from bdpo.cli.evaluate import EPILOG, TrustRemoteCode, evaluate_app
+from bdpo.cli.sweep import sweep_app
 from bdpo.errors import BdpoError
 from bdpo.processes import first_to_say, stoppable, unstoppable
 from bdpo.terminal import say, steady_streams, visible
@@ -30,6 +31,7 @@ app = typer.Typer(
 data_app = typer.Typer(help="Look at preference data before training on it.", no_args_is_help=True)
 app.add_typer(data_app, name="data")
 app.add_typer(evaluate_app)
+app.add_typer(sweep_app)
 
 _DATA = "starter, a .jsonl/.json/.csv/.parquet file (also .gz), a save_to_disk folder, or a hub name."
 _MODEL = "starter, a model folder, a PEFT adapter folder, a .gguf file, or a hub name."
@@ -211,6 +213,7 @@ def train(
 
     from bdpo.cli.tables import render_metrics
     from bdpo.processes import processes
+    from bdpo.recipe.callback import evaluation_callbacks
     from bdpo.recipe.data import RunData
     from bdpo.recipe.folder import how_to_go_on
     from bdpo.recipe.run import run_recipe
@@ -230,13 +233,8 @@ def train(
         for line in data.lines():
             say(console, f"  {line}")
 
-    callbacks = []
-    if recipe.evaluate is not None:
-        from bdpo.evaluate.judges import make_judge
-        from bdpo.recipe.callback import EvaluationCallback
-
-        callbacks.append(EvaluationCallback(recipe.evaluate, make_judge("rules"), recipe.data.seed))
     try:
+        callbacks = evaluation_callbacks(recipe)
         result = run_recipe(recipe, out, resume=resume, callbacks=callbacks, on_data=tell)
         if processes().is_main_process:
             render_metrics(result.metrics, result.history, console)

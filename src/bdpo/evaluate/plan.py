@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from bdpo.errors import BdpoError
-from bdpo.evaluate.ask.benchmarks import BENCHMARKS, load_suite, stratified_sample
+from bdpo.evaluate.ask.benchmarks import BENCHMARKS, LoadedSuite, load_suite, stratified_sample
 from bdpo.evaluate.ask.items import Item
 from bdpo.evaluate.ask.transforms import transform_items
 from bdpo.evaluate.grading.scorers import SCORERS, Scorer
@@ -26,7 +26,7 @@ PREFERENCES = "preferences"
 class Plan:
     """What is asked of every model."""
 
-    suite: str = "starter"  # comma list of suites and benchmarks
+    suite: str = "starter"  # comma list of suites and benchmarks; "": the pairs alone
     data_dir: str | Path | None = None
     limit: int | None = None  # prompts of each benchmark
     seed: int = 0  # of the draw, and of the transforms
@@ -59,7 +59,9 @@ def plan_tasks(plan: Plan, judge: Judge, *, logps: bool = True) -> tuple[list[Ta
     Raises:
         BdpoError: unknown names, or the data of a benchmark that was named is not to be had.
     """
-    loaded = load_suite(plan.suite, plan.data_dir, plan.limit, plan.seed)
+    loaded = LoadedSuite({}, {})
+    if plan.suite or plan.pairs is None:
+        loaded = load_suite(plan.suite, plan.data_dir, plan.limit, plan.seed)
     tasks = []
     for name, items in loaded.items.items():
         benchmark = BENCHMARKS[name]

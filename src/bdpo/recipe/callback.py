@@ -11,16 +11,23 @@ from transformers import TrainerCallback
 from transformers.utils import logging
 
 from bdpo.evaluate.evaluation import Subject, answers
-from bdpo.evaluate.judges import DEGENERATE, UNFINISHED, UNJUDGED, Judge
+from bdpo.evaluate.judges import DEGENERATE, UNFINISHED, UNJUDGED, Judge, make_judge
 from bdpo.evaluate.plan import Plan, plan_tasks
 from bdpo.evaluate.replies.collect import Sampling
 from bdpo.evaluate.replies.generate import LocalGenerator
 from bdpo.evaluate.results.outcomes import Outcome
-from bdpo.recipe.sections import EvaluateSection
+from bdpo.recipe.sections import EvaluateSection, Recipe
 
 logger = logging.get_logger(__name__)
 
 _CHOSEN = "logratios/chosen"
+
+
+def evaluation_callbacks(recipe: Recipe) -> list[TrainerCallback]:
+    """What evaluates while training, as the recipe's `evaluate` section says; nothing where there is none."""
+    if recipe.evaluate is None:
+        return []
+    return [EvaluationCallback(recipe.evaluate, make_judge("rules"), recipe.data.seed)]
 
 
 class Logs(Protocol):

@@ -58,6 +58,14 @@ def claimed(out: Path, resume: bool) -> Iterator[Checkpoints]:
             _move_result(out)
 
 
+def is_finished(out: Path) -> bool:
+    """Whether a run came to its end; a result that a stop kept from its place is moved there."""
+    if (out / _SAVED).is_dir():
+        with folder_held(out):
+            _move_result(out)
+    return (out / CARD).exists()
+
+
 def how_to_go_on(out: Path) -> str:
     """What can be done with a run's folder after a stop, as the end of a sentence."""
     if not out.is_dir():

@@ -92,7 +92,8 @@ def _run(
     started = datetime.now(UTC)
     args = bdpo_config(recipe, out)
     if found.complete:
-        _refuse_other_recipe(recipe, args.pairs_per_step, out)
+        refuse_other_recipe(recipe, out)
+        _refuse_other_step(args.pairs_per_step, out)
     data = read_data(recipe)
     if on_data is not None and processes().is_main_process:
         on_data(data)
@@ -101,7 +102,7 @@ def _run(
     refuse_second_adapter(loaded.model, recipe.peft)
     peft_config = lora_config(recipe)
     _warn_of_plain_marks(loaded.tokenizer, data.train)
-    scores, eval_scores = _scored(recipe, loaded, data)
+    scores, eval_scores = score_data(recipe, loaded, data)
     keeper = CheckpointKeeper(stop, args.save_total_limit, found.passed_over)
     args.save_total_limit = None
     trainer = BDPOTrainer(
@@ -143,7 +144,7 @@ def _run(
     return RunResult(out, metrics, scores, trainer)
 
 
-def _scored(recipe: Recipe, loaded: LoadedModel, data: RunData) -> tuple[ScoredData, ScoredData | None]:
+def score_data(recipe: Recipe, loaded: LoadedModel, data: RunData) -> tuple[ScoredData, ScoredData | None]:
     """Stage 1 over training and held-out pairs; scores already made are taken as they are."""
     options = recipe.options().scoring()
     scores = score(
@@ -164,8 +165,12 @@ def _warn_of_plain_marks(tokenizer: Any, pairs: Sequence[PreferencePair]) -> Non
         )
 
 
-def _refuse_other_recipe(recipe: Recipe, pairs_per_step: int, out: Path) -> None:
-    """Another learning rate or loss from a checkpoint on would be no run that any recipe describes."""
+def refuse_other_recipe(recipe: Recipe, out: Path) -> None:
+    """Another learning rate or loss from a checkpoint on would be no run that any recipe describes.
+
+    Raises:
+        BdpoError: the run in `out` was begun with another recipe; names the fields.
+    """
     there, now = _flat(_begun_with(out / RECIPE)), _flat(recipe)
     free = _MAY_DIFFER | (_LENGTH if now.get("train.lr_scheduler_type") == "constant" else set())
     free |= {key for key in (*there, *now) if key.startswith("evaluate.")}
@@ -175,6 +180,9 @@ def _refuse_other_recipe(recipe: Recipe, pairs_per_step: int, out: Path) -> None
             f"{out} was begun with another recipe; it differs in {'; '.join(different)}. Resume it as {RECIPE} there "
             "says, or choose another --out."
         )
+
+
+def _refuse_other_step(pairs_per_step: int, out: Path) -> None:
     begun_with = read_json(out / STEP, TORN, pairs_per_step=int)["pairs_per_step"]
     if begun_with != pairs_per_step:
         raise BdpoError(

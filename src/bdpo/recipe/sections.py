@@ -174,21 +174,7 @@ def load_recipe(path: str | Path | None, overrides: list[str] | None = None) -> 
     Raises:
         BdpoError: unreadable file, unknown or ill-typed key (with the nearest right name), a secret.
     """
-    content: Any = {}
-    if path is not None:
-        try:
-            content = load_yaml(read_bytes(Path(path)).decode("utf-8-sig")) or {}
-        except FileNotFoundError:
-            raise BdpoError(f"No recipe at {path}: check --config.") from None
-        except OSError as error:
-            raise BdpoError(f"{path} cannot be read ({error.strerror}): check --config.") from error
-        except UnicodeDecodeError as error:
-            raise BdpoError(f"{path} cannot be read as YAML: it is not UTF-8 ({error.reason}).") from error
-        except BdpoError as error:
-            raise BdpoError(f"{path} cannot be read as YAML: {error}.") from error
-    if not isinstance(content, dict):
-        raise BdpoError(f"{path} must hold sections (model:, data:, ...), not a {type(content).__name__}.")
-    stages = [content]  # the recipe after each of the overrides
+    stages = [{} if path is None else read_sections(path)]  # the recipe after each of the overrides
     for override in overrides or []:
         stages.append(_overridden(stages[-1], override))
     where = str(path or "recipe")
@@ -200,6 +186,27 @@ def load_recipe(path: str | Path | None, overrides: list[str] | None = None) -> 
         raise (
             error if guilty == 0 else BdpoError(f"--set {(overrides or [])[guilty - 1]}{said[len(where) :]}")
         ) from None
+
+
+def read_sections(path: str | Path) -> dict[str, Any]:
+    """The content of a YAML file of sections.
+
+    Raises:
+        BdpoError: it cannot be read, or holds something else.
+    """
+    try:
+        content = load_yaml(read_bytes(Path(path)).decode("utf-8-sig")) or {}
+    except FileNotFoundError:
+        raise BdpoError(f"No recipe at {path}: check --config.") from None
+    except OSError as error:
+        raise BdpoError(f"{path} cannot be read ({error.strerror}): check --config.") from error
+    except UnicodeDecodeError as error:
+        raise BdpoError(f"{path} cannot be read as YAML: it is not UTF-8 ({error.reason}).") from error
+    except BdpoError as error:
+        raise BdpoError(f"{path} cannot be read as YAML: {error}.") from error
+    if not isinstance(content, dict):
+        raise BdpoError(f"{path} must hold sections (model:, data:, ...), not a {type(content).__name__}.")
+    return content
 
 
 def _guilty(stages: list[dict[str, Any]], said: str, where: str) -> int:
@@ -225,7 +232,7 @@ def parse_recipe(content: dict[str, Any], *, where: str = "recipe") -> Recipe:
     try:
         recipe = Recipe.model_validate(content)
     except ValidationError as error:
-        raise BdpoError(f"{where}: {_sentence(error)}") from None
+        raise BdpoError(f"{where}: {sentence(error, Recipe)}") from None
     try:
         loss_parameters(recipe.loss.name, **(recipe.loss.model_extra or {}))
     except BdpoError as error:
@@ -289,12 +296,12 @@ def _hints(section: Any) -> dict[str, Any]:
     return {name: field.annotation for model in models for name, field in model.model_fields.items()}
 
 
-def _sentence(error: ValidationError) -> str:
-    """The first complaint of pydantic, in the user's words."""
+def sentence(error: ValidationError, root: type[BaseModel]) -> str:
+    """The first complaint of pydantic of a `root`, in the user's words."""
     first = error.errors()[0]
     path = [str(part) for part in first["loc"]]
     if first["type"] == "extra_forbidden":
-        kind = Recipe if len(path) == 1 else Recipe.model_fields[path[0]].annotation
+        kind = root if len(path) == 1 else root.model_fields[path[0]].annotation
         section: Any = next(kind for kind in (*get_args(kind), kind) if hasattr(kind, "model_fields"))
         return f"unknown key '{'.'.join(path)}'{_nearest(path[-1], list(section.model_fields))}"
     return f"{'.'.join(path)} is {first['input']!r}, but {_wish(error)}."

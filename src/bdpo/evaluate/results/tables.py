@@ -212,13 +212,26 @@ def _compared(row: ComparedRow, comparison: Comparison) -> Sequence[str]:
     return (row.name, str(row.n), *cells)
 
 
-def _cell(cell: Cell | None, kind: str) -> str:
+def score_text(cell: Cell | None, kind: str) -> str:
+    """A score of a row of this kind and, below it, its interval."""
     if cell is None:
         return "-"
-    scale, digits = (1, 2) if kind == "nats" else (100, 1)
+    scale, digits = _scale(kind)
     score = cell.score
-    lines = [f"{scale * score.value:.{digits}f}{_spread(score, scale, digits)}"]
-    lines.append(f"[{scale * score.low:.{digits}f}, {scale * score.high:.{digits}f}]")
+    value = f"{scale * score.value:.{digits}f}{_spread(score, scale, digits)}"
+    return f"{value}\n[{scale * score.low:.{digits}f}, {scale * score.high:.{digits}f}]"
+
+
+def _scale(kind: str) -> tuple[int, int]:
+    """By what scores are multiplied, and their decimals."""
+    return (1, 2) if kind == "nats" else (100, 1)
+
+
+def _cell(cell: Cell | None, kind: str) -> str:
+    lines = [score_text(cell, kind)]
+    if cell is None:
+        return lines[0]
+    scale, digits = _scale(kind)
     if cell.difference is not None:
         d = cell.difference
         lines.append(f"{scale * d.value:+.{digits}f} [{scale * d.low:+.{digits}f}, {scale * d.high:+.{digits}f}]")

@@ -1,0 +1,142 @@
+"""What a sweep has found so far, written again whenever a cell is finished.
+
+sweep.json     the study, and each cell: how far it has come, its last metrics, its scores
+compare.json   settings side by side, with differences to the baseline (see `evaluate.results.compare`); compare.md
+results.md     the tables that the command ends with
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from statistics import mean, stdev
+from typing import Any
+
+from bdpo.evaluate.plan import Task
+from bdpo.evaluate.results.compare import Comparison, compare
+from bdpo.evaluate.results.outcomes import open_runs
+from bdpo.evaluate.results.tables import Grid, comparison_grids, score_text, summary
+from bdpo.files import one_at_a_time, read_json, write_json, write_whole
+from bdpo.sweep.cells import State, state
+from bdpo.sweep.plan import BASE, Cell, Study
+
+_HELD_OUT = {
+    "eval_rewards/accuracies": "held-out accuracy [%]",
+    "eval_rewards/margins": "reward margin",
+    "eval_logratios/chosen": "chosen log-ratio [nats]",
+    "eval_logratios/rejected": "rejected log-ratio [nats]",
+    "train_loss": "training loss",
+}
+
+
+def write_results(study: Study, cells: Sequence[Cell], tasks: Sequence[Task], out: Path) -> list[Grid]:
+    """Write what the finished cells show into the sweep's folder, and give the tables.
+
+    Raises:
+        BdpoError: something cannot be read or written.
+    """
+    with one_at_a_time(out / "sweep.json"):
+        reached = {cell.name: state(cell, tasks) for cell in cells}
+        metrics = {cell.name: _metrics(cell, reached[cell.name]) for cell in cells}
+        grids = held_out_grids(cells, metrics)
+        evaluated = [cell for cell in cells if reached[cell.name] == "finished"]
+        if evaluated:
+            against = baseline(study, evaluated)
+            compared = compare_cells(evaluated, against)
+            write_json(out / "compare.json", compared.to_dict())
+            _write_text(out / "compare.md", "Comparison", comparison_grids(compared))
+            # a reward is a log-ratio to the model as it comes
+            base = compare_cells(evaluated, BASE) if evaluated[0].label == BASE else compared
+            grids = [setting_grid(base), *grids]
+        records = [_record(cell, out, reached[cell.name], metrics[cell.name]) for cell in cells]
+        write_json(out / "sweep.json", {"study": study.model_dump(mode="json"), "cells": records})
+        _write_text(out / "results.md", "Sweep", grids)
+    return grids
+
+
+def baseline(study: Study, cells: Sequence[Cell]) -> str:
+    """The setting that others are compared with: the one that was named, else the first that was trained."""
+    labels = [cell.label for cell in cells]
+    if study.baseline in labels:
+        return str(study.baseline)
+    return next((label for label in labels if label != BASE), BASE)
+
+
+def compare_cells(cells: Sequence[Cell], baseline: str) -> Comparison:
+    """The evaluations of cells, the seeds of a setting as seeds of one method."""
+    return compare([cell.evaluation for cell in cells], baseline=baseline)
+
+
+def _metrics(cell: Cell, reached: State) -> dict[str, float]:
+    if cell.seed is None or reached not in ("trained", "finished"):
+        return {}
+    return dict(
+        read_json(cell.folder / "metrics.json", "remove the cell's folder to train it again", final=dict)["final"]
+    )
+
+
+def _record(cell: Cell, out: Path, reached: State, metrics: dict[str, float]) -> dict[str, Any]:
+    scores = summary(open_runs(cell.evaluation)) if reached == "finished" else []
+    return {
+        "name": cell.name, "label": cell.label, "method": cell.method, "setting": cell.setting, "seed": cell.seed,
+        "folder": cell.folder.relative_to(out).as_posix(), "state": reached, "metrics": metrics, "scores": scores,
+    }  # fmt: skip
+
+
+def _write_text(path: Path, title: str, grids: Sequence[Grid]) -> None:
+    write_whole(path, f"# {title}\n\n" + "\n".join(grid.markdown() for grid in grids))
+
+
+# --- tables -------------------------------------------------------------------------------------------------------
+
+
+def setting_grid(compared: Comparison) -> Grid:
+    """A row for each setting, a column for each average and each benchmark that no average stands for."""
+    averaged = {row.suite for row in compared.rows if row.kind == "suite"}
+    columns = [row for row in compared.rows if row.kind != "benchmark" or row.suite not in averaged]
+    rows: list[Sequence[str]] = [
+        (label, str(len(models)), *(score_text(row.cells.get(label), row.kind) for row in columns))
+        for label, models in compared.methods.items()
+    ]
+    head = ("setting", "seeds", *(f"{row.name}\n{'[nats]' if row.kind == 'nats' else '[%]'}" for row in columns))
+    notes = (
+        "Mean over prompts and seeds ± standard deviation of the seeds, [low, high]: 95 % interval. Higher is better: "
+        "over-refusal is harmless prompts answered.",
+    )
+    return Grid("Settings", head, rows, notes)
+
+
+def held_out_grids(cells: Sequence[Cell], metrics: dict[str, dict[str, float]]) -> list[Grid]:
+    """What training reported of the held-out pairs, a row for each setting of which a seed is trained."""
+    seeds = {
+        label: [metrics[cell.name] for cell in cells if cell.label == label and metrics[cell.name]]
+        for label in dict.fromkeys(cell.label for cell in cells)
+    }
+    seeds = {label: found for label, found in seeds.items() if found}
+    names = [name for name in _HELD_OUT if any(name in of_seed for found in seeds.values() for of_seed in found)]
+    if not names:
+        return []
+    rows: list[Sequence[str]] = [
+        (
+            label,
+            str(len(found)),
+            *(_over_seeds([of_seed[name] for of_seed in found if name in of_seed], name) for name in names),
+        )
+        for label, found in seeds.items()
+    ]
+    return [
+        Grid(
+            "Training",
+            ("setting", "seeds", *(_HELD_OUT[name] for name in names)),
+            rows,
+            ("Mean ± standard deviation over seeds.",),
+        )
+    ]
+
+
+def _over_seeds(values: Sequence[float], name: str) -> str:
+    if not values:
+        return "-"
+    scale, digits = (100, 1) if name.endswith("accuracies") else (1, 3)
+    spread = f" ± {scale * stdev(values):.{digits}f}" if len(values) > 1 else ""
+    return f"{scale * mean(values):.{digits}f}{spread}"
