@@ -45,7 +45,10 @@ def test_it_names_the_scores_that_it_trained_on(run: RunResult, record: dict[str
     assert record["scores"]["train"]["key"] == train.manifest["key"] == run.scores.manifest["key"]
     assert record["pairs"] == {"train": len(train.rows), "held_out": len(held.rows)} == {"train": 21, "held_out": 9}
     expected = balance(list(train.rows["chosen_mi"]), list(train.rows["rejected_mi"]))
-    assert record["tau"] == pytest.approx(expected.tau)
+    assert record["tau"] == pytest.approx(expected.fit.tau) and record["mean_imbalance"] == 0.0
+    assert record["mean_weights"] == pytest.approx(
+        {"chosen": expected.chosen_weight.mean().item(), "rejected": expected.rejected_weight.mean().item()}
+    )
 
 
 def test_the_hash_is_that_of_the_weights(run: RunResult, record: dict[str, Any]) -> None:

@@ -51,7 +51,9 @@ def write_record(
         "processes": trainer.args.world_size,
         "scores": {"train": _scores(scores), "eval": None if eval_scores is None else _scores(eval_scores)},
         "weights": {path.name: file_hash(path) for path in sorted(out.glob("*.safetensors"))},
-        "tau": finite(trainer.train_dataset.balance.tau),  # type: ignore[union-attr]
+        "tau": finite(trainer.balance.fit.tau),
+        "mean_imbalance": trainer.balance.fit.mean,  # that was taken off (balance.center), else 0
+        "mean_weights": dict(zip(("chosen", "rejected"), trainer.balance.tilt, strict=True)),
         "tercile_edges": list(trainer.tercile_edges),
         "pairs": {"train": len(scores.rows), "held_out": 0 if eval_scores is None else len(eval_scores.rows)},
         "versions": {name: sys.modules[name].__version__ for name in ("bdpo", "torch", "transformers")},
