@@ -86,6 +86,29 @@ COLUMN_SETS = {
          "overall_preference": 3, "individual_preference": [{"score": 3, "reasoning": "Right."}]},
         "helpsteer", (ASKED,),
     ),
+    "messages under role and value": (
+        {"conversations": [{"role": "human", "value": "What is 2 + 2?"}], "chosen": {"role": "gpt", "value": C},
+         "rejected": {"role": "gpt", "value": R}},
+        "sharegpt", (ASKED,),
+    ),
+    "other names of the speakers": (
+        {"conversations": [from_value("Human", "Hi"), from_value("model", "Hello"),
+                           from_value("User", "What is 2 + 2?")],
+         "chosen": from_value("bot", C), "rejected": from_value("chatgpt", R)},
+        "sharegpt", (said("user", "Hi"), said("assistant", "Hello"), ASKED),
+    ),
+    "OpenAI's developer": (
+        {"prompt": [said("developer", "Be brief."), ASKED], **REPLIES}, "canonical", (SYSTEM, ASKED),
+    ),
+    "a history of messages": (
+        {"instruction": "What is 2 + 2?", "history": [said("user", "Hi"), said("assistant", "Hello")], **REPLIES},
+        "alpaca", (said("user", "Hi"), said("assistant", "Hello"), ASKED),
+    ),
+    "Argilla's Capybara-DPO": (
+        {"conversation": [{"input": "What is 2 + 2?", "output": C}], "original_response": R, **WHOLE,
+         "raw_generation_responses": [R]},
+        "trl", (ASKED,),
+    ),
     "a system column beside a text prompt": (
         {"system": "Be brief.", "prompt": "What is 2 + 2?", **REPLIES}, "canonical", (SYSTEM, ASKED),
     ),
@@ -168,6 +191,17 @@ UNREAD = {
         {"prompt": "And 3?", "history": [["What is 2 + 2?", "4"]], **REPLIES},
         {"instruction": "prompt", "history": "history"},
     ),
+    "past turns": (
+        {"prompt": "And 3?", "previous_turns": [said("user", "What is 2 + 2?"), said("assistant", "4")], **REPLIES},
+        {"instruction": "prompt", "history": "previous_turns"},
+    ),
+    "selftext": ({"selftext": "What is 2 + 2?", **REPLIES}, {"prompt": "selftext"}),
+    "passage": (
+        {"question": "What is it?", "passage": "It is 4.", **REPLIES}, {"instruction": "question", "input": "passage"},
+    ),
+    "sys": ({"prompt": "What is 2 + 2?", "sys": "Be brief.", **REPLIES}, {"system": "sys"}),
+    "any name at all": ({"zadanie": "What is 2 + 2?", "number": 7, **REPLIES}, {"prompt": "zadanie"}),
+    "messages under any name": ({"zadanie": [ASKED], "number": 7, **REPLIES}, {"prompt": "zadanie"}),
     "input": ({"prompt": "Add.", "input": "2 and 2", **REPLIES}, {"instruction": "prompt", "input": "input"}),
     "question": (
         {"instruction": "Answer.", "question": "2 + 2?", **REPLIES},
@@ -216,7 +250,7 @@ def test_a_wrong_row_is_collected_like_any_other() -> None:
 
 
 def test_a_prompt_cut_from_two_texts_is_counted() -> None:
-    rows = [{"note": "x", **REPLIES}] * 2
+    rows = [{"note": "x", "date": "2024-01-01 10:00", "copy": C, **REPLIES}] * 2
     counts = {"changed: no column holds the prompt, so what both texts begin with was taken for it": 2}
     assert pairs_from_rows(rows).counts == counts
 
@@ -237,6 +271,11 @@ def test_a_mapping_is_checked_against_formats_and_data() -> None:
         pairs_from_rows(rows)
     assert pairs_from_rows(rows, columns=mapped).pairs == [PreferencePair("row-1", "Why?", C, R, source="rows")]
     assert likely_mapping(["a", "b"]) == {"prompt": "...", "chosen": "...", "rejected": "..."}
+    arena = ["model_a", "conversation_a", "conversation_b", "winner"]
+    assert likely_mapping(arena) == {"prompt": "...", "chosen": "...", "rejected": "..."}
+    assert likely_mapping(["prompt", "answers", "turns"]) == {"chosen": "...", "rejected": "..."}
+    torchtune = ["chosen_conversations", "rejected_conversations"]
+    assert likely_mapping(torchtune) == {"chosen": torchtune[0], "rejected": torchtune[1]}
 
 
 def test_examples_in_docstrings() -> None:

@@ -217,6 +217,17 @@ def test_clean_is_what_training_takes(bdpo_: Bdpo, home: Path) -> None:
     assert code == 0 and f"  4 rows {WRAPPED}\n" in out
 
 
+def test_a_dry_run_ends_with_what_the_run_would_stop_at(bdpo_: Bdpo, home: Path) -> None:
+    write_pairs(home / "fine.jsonl", make_pairs(3, seed=2))
+    dry = ("train", "--dry-run", "--set", "model.name=model", "--set", "data.conflicts=error", "--set")
+    code, out, err = bdpo_(*dry, "data.train=annotated.jsonl")
+    assert code == 2 and "Nothing was trained." in out
+    assert "bdpo: The run would stop here: annotated.jsonl: conflicting labels in 4 pairs" in err
+    code, out, err = bdpo_(*dry, "data.train=fine.jsonl", "--set", "data.eval=annotated.jsonl")
+    assert code == 2 and "would stop here: annotated.jsonl: conflicting labels in 4 pairs" in err
+    assert bdpo_(*dry, "data.train=fine.jsonl")[0] == 0
+
+
 # --- the recipes on PKU-SafeRLHF's columns ------------------------------------------------------------------------
 def local(name: str, table: Path) -> Recipe:
     """A recipe of the project on a table here and the tiny model, which has no bfloat16 arithmetic to ask for."""

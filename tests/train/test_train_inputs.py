@@ -3,6 +3,7 @@
 import copy
 import gc
 import math
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,7 @@ import bdpo.train.prepare
 from bdpo.errors import BdpoError
 from bdpo.pairs import PreferencePair
 from bdpo.pairs.check import TEXT_PROMPTS
+from bdpo.pairs.mend import OUTVOTED, REPEATED, TIED
 from bdpo.score.folder import ScoredData
 from bdpo.train import BDPOTrainer
 from plain_dpo import (
@@ -127,6 +129,32 @@ def test_raw_conversations_are_scored_first_in_every_shape(make: Make, scores: S
     for name in ("prompt_ids", "chosen_ids", "rejected_ids"):
         assert list(rows[name]) == list(scores.rows[name])
     assert list(rows["chosen_mi"]) == pytest.approx(list(scores.rows["chosen_mi"]))
+
+
+def test_raw_pairs_are_mended_with_a_warning_and_scored_ones_are_as_they_were(
+    make: Make, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    heard: list[str] = []
+    monkeypatch.setattr(bdpo.train.prepare.logger, "warning", lambda text, *args: heard.append(text))
+
+    def turned(pair: PreferencePair, name: str) -> PreferencePair:
+        return replace(pair, id=name, chosen=pair.rejected, rejected=pair.chosen)
+
+    first, second, third, fourth = PAIRS[:4]
+    annotated = [
+        *PAIRS[:4], replace(first, id="again"), turned(second, "tied"), turned(third, "outvoted"),
+        replace(third, id="third"),
+    ]  # fmt: skip
+    wanted = list(make([first, third, fourth]).train_dataset.rows["chosen_ids"])
+    for shape in ("pairs", "dicts"):
+        heard.clear()
+        trainer = make(CONVERSATIONS[shape](annotated), scores_dir=str(tmp_path / shape))
+        assert list(trainer.train_dataset.rows["chosen_ids"]) == wanted
+        assert {text for text in heard if " rows dropped" in text} == {
+            f"train_dataset: 2 rows {REPEATED}", f"train_dataset: 2 rows {TIED}", f"train_dataset: 1 rows {OUTVOTED}",
+        }  # fmt: skip
+    with pytest.raises(BdpoError, match="train_dataset: no pair is left of 2"):
+        make([second, turned(second, "tied")])
 
 
 @pytest.mark.parametrize("explicit", [True, False])

@@ -225,7 +225,10 @@ def train(
     if dry_run:
         from bdpo.recipe.dryrun import dry_run as estimate
 
-        estimate(recipe, out).render(console)
+        dry = estimate(recipe, out)
+        dry.render(console)
+        if dry.fault:
+            raise BdpoError(f"The run would stop here: {dry.fault}")
         return
 
     def tell(data: RunData) -> None:

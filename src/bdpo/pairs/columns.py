@@ -19,15 +19,20 @@ _SPOKEN = (
     "prompt", "question", "query", "instruction", "instructions", "input", "inputs", "problem", "request", "user",
     "human", "userprompt", "userquery", "usermessage", "userinput", "humanprompt", "inputtext", "prompttext", "context",
     "history", "conversation", "conversations", "messages", "dialogue", "dialog", "turns", "trajectory",
-    "originalprompt", "fullprompt",
+    "originalprompt", "fullprompt", "usercontent", "ask", "asked", "post", "selftext", "passage", "document", "article",
+    "paragraph", "knowledge", "chathistory", "dialoguehistory", "dialoghistory", "conversationhistory", "previousturns",
+    "prevturns", "pastturns", "past",
 )  # fmt: skip
 _COLUMNS = {  # ours -> names that others give it, in letters alone
-    "system": ("system", "systemprompt", "systemmessage", "systeminstruction", "systemcontent"),
+    "system": ("system", "systemprompt", "systemmessage", "systeminstruction", "systeminstructions", "systemcontent",
+               "systemmsg", "sysprompt", "sys", "preamble", "persona"),
     "prompt": _SPOKEN,
     "chosen": ("chosen", "chosenresponse", "chosenanswer", "preferred", "preferredresponse", "preferredoutput",
-               "accepted", "responsechosen", "answerchosen", "betterresponse", "win", "winner", "positive"),
+               "accepted", "responsechosen", "chosenmessages", "chosenconversations",
+               "chosenconversation", "responsej", "answerchosen", "betterresponse", "win", "winner", "positive"),
     "rejected": ("rejected", "rejectedresponse", "rejectedanswer", "dispreferred", "dispreferredresponse",
-                 "nonpreferredoutput", "nonpreferred", "responserejected", "answerrejected", "worseresponse", "lose",
+                 "nonpreferredoutput", "nonpreferred", "responserejected", "rejectedmessages", "rejectedconversations",
+                 "rejectedconversation", "responsek", "answerrejected", "worseresponse", "lose",
                  "loser", "negative"),
 }  # fmt: skip
 _OURS = {name: ours for ours, names in _COLUMNS.items() for name in names}
@@ -65,14 +70,20 @@ def renamed(row: Row, columns: Mapping[str, str]) -> Row:
 def refuse_unread(row: Row, format: Format, columns: Mapping[str, str]) -> None:
     """BdpoError where a column that may hold (a part of) the prompt is not read and says what nothing read says.
 
+    That is told by the column's name; where no column holds the prompt, every sentence of another column may be it.
     A mapping that names the prompt is taken at its word.
     """
     if not _NAME_THE_PROMPT.isdisjoint(columns):
         return
-    unread = [name for name in row if name not in format.columns and _ours(name) in ("prompt", "system")]
+    held = next((name for name in format.prompt if row.get(name)), None)
+    cut = held is None and "prompt" in format.prompt and all(fields.is_plain_text(row.get(r)) for r in format.replies)
+    unread = [
+        name
+        for name in row
+        if name not in format.columns and (_ours(name) in ("prompt", "system") or (cut and _is_sentence(row[name])))
+    ]
     if not unread:
         return
-    held = next((name for name in format.prompt if row.get(name)), None)
     said = _flat(text for column in format.columns for text in fields.texts_in(row.get(column)))
     lost = [
         name
@@ -86,13 +97,22 @@ def refuse_unread(row: Row, format: Format, columns: Mapping[str, str]) -> None:
 
 
 def likely_mapping(names: Iterable[str]) -> dict[str, str]:
-    """The mapping under which rows with these columns could be read, as far as the names tell it."""
-    found: dict[str, str] = {}
+    """The mapping under which rows with these columns could be read, "..." where the names do not tell it.
+
+    >>> likely_mapping(["history", "human_ref_A", "human_ref_B", "labels"])
+    {'prompt': 'history', 'chosen': '...', 'rejected': '...'}
+    """
+    names, found = list(names), dict[str, str]()
     for name in names:
         ours = _ours(name)
-        if ours is not None and ours != name:
+        if ours is not None and ours not in names:
             found.setdefault(ours, name)
-    return found or {ours: "..." for ours in ("prompt", "chosen", "rejected")}
+    if "chosen" in found and "rejected" not in {*found, *names}:
+        del found["chosen"]  # "winner" alone says which of two is, and is none
+    lacking = [ours for ours in ("chosen", "rejected") if ours not in {*found, *names}]
+    if lacking and "prompt" not in {*found, *names}:
+        lacking = ["prompt", *lacking]  # without one, it is what both texts begin with
+    return found | dict.fromkeys(lacking, "...")
 
 
 def shown_mapping(mapping: Mapping[Any, str]) -> str:
@@ -102,7 +122,7 @@ def shown_mapping(mapping: Mapping[Any, str]) -> str:
 
 def _mend(lost: list[str], row: Row, held: str | None) -> str:
     """What to do about the lost columns beside `held`, the column that the prompt is read from, if there is one."""
-    mapping = {_ours(name): name for name in reversed(lost)}
+    mapping = {_ours(name) or "prompt": name for name in reversed(lost)}
     asked = mapping.pop("prompt", None)
     if asked is None or held is None:
         whole = ({} if asked is None else {"prompt": asked}) | mapping
@@ -110,9 +130,15 @@ def _mend(lost: list[str], row: Row, held: str | None) -> str:
     apart = f"if it is no part of the prompt, say so ({shown_mapping({held: held})})"
     if not isinstance(row[held], str):
         return f"put it into {held!r}; {apart}"
-    part = "history" if _letters(asked) == "history" else "input"
+    turns = not isinstance(row[asked], str) or fields.holds_messages(row[asked])
+    part = "history" if turns or _letters(asked) == "history" else "input"
     joined = shown_mapping({"instruction": held, part: asked, **mapping})
     return f"map it ({joined}; for bdpo data, --columns); {apart}"
+
+
+def _is_sentence(cell: Any) -> bool:
+    """Whether a cell says something, three words at least, and is more than a name or a date."""
+    return any(len(text.split()) >= 3 for text in fields.texts_in(cell))
 
 
 def _ours(name: str) -> str | None:

@@ -17,8 +17,11 @@ Row = Mapping[str, Any]
 
 ROLES = ("system", "user", "assistant")
 
-_SHAREGPT_ROLES = {"human": "user", "gpt": "assistant"}
-"""ShareGPT's names of the speakers, under `from`."""
+_SPEAKERS = {
+    "human": "user", "gpt": "assistant", "chatgpt": "assistant", "bot": "assistant", "model": "assistant",
+    "ai": "assistant", "developer": "system",
+}  # fmt: skip
+"""What ShareGPT, Gemma, OpenAI and others call the speakers."""
 
 
 def require(row: Row, *columns: str) -> None:
@@ -101,8 +104,11 @@ def holds_messages(cell: Any) -> bool:
 
 
 def exchanges(row: Row, column: str) -> tuple[Message, ...]:
-    """Earlier turns as LLaMA-Factory's `history` writes them: a list of [asked, answered]; () where there are none."""
+    """Earlier turns as LLaMA-Factory's `history` writes them, a list of [asked, answered], or as messages; () where
+    there are none."""
     cell = _from_json(row.get(column), lambda parsed: isinstance(parsed, list))
+    if holds_messages(cell):
+        return _messages(cell, f"'{column}'")
     turns: list[Message] = []
     for pair in () if cell is None or cell == "" else cell:
         if not isinstance(pair, list | tuple) or len(pair) != 2:
@@ -177,10 +183,10 @@ def _said(cell: Any) -> tuple[Any, Any]:
     """Role and content of a message as it stands there, in either notation."""
     if not isinstance(cell, Mapping):
         return None, None
-    if cell.get("role") is not None:
-        return cell["role"], cell.get("content")
-    speaker = cell.get("from")
-    return _SHAREGPT_ROLES.get(str(speaker), speaker), cell.get("value")
+    speaker = cell.get("from") if cell.get("role") is None else cell["role"]
+    content = cell.get("value") if cell.get("content") is None else cell["content"]
+    known = str(speaker).lower()
+    return _SPEAKERS.get(known, known if known in ROLES else speaker), content
 
 
 def _text(cell: Any, where: str) -> str:
@@ -208,7 +214,7 @@ def _from_json(cell: Any, accept: Callable[[Any], bool]) -> Any:
 
 
 def _is_message(cell: Any) -> bool:
-    return isinstance(cell, Mapping) and ({"role", "content"} <= cell.keys() or {"from", "value"} <= cell.keys())
+    return _has_speaker(cell) and not cell.keys().isdisjoint({"content", "value"})
 
 
 def _is_conversation(parsed: Any) -> bool:

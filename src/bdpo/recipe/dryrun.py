@@ -15,7 +15,7 @@ from bdpo import models
 from bdpo.errors import BdpoError
 from bdpo.pairs import CheckReport, LoadedPairs, check_pairs
 from bdpo.recipe.card import method_name
-from bdpo.recipe.data import read_data
+from bdpo.recipe.data import RunData, read_data, refuse_errors
 from bdpo.recipe.memory import Memory, Shape, training_memory
 from bdpo.recipe.parts import bdpo_config, load_tokenizer, lora_config, token_lengths
 from bdpo.recipe.sections import Recipe
@@ -41,6 +41,7 @@ class DryRun:
     memory: Memory
     report: CheckReport
     out: Path
+    fault: str | None  # what the run would stop at
 
     def render(self, console: Console) -> None:
         """Print it."""
@@ -95,7 +96,17 @@ def dry_run(recipe: Recipe, out: Path) -> DryRun:
         ),
         report=check_pairs(loaded, tokenizer=tokenizer, max_length=recipe.data.max_length),
         out=out,
+        fault=_fault(recipe, data),
     )
+
+
+def _fault(recipe: Recipe, data: RunData) -> str | None:
+    """What the run would say of errors in its training pairs or in the held-out ones."""
+    try:
+        refuse_errors(recipe, data)
+    except BdpoError as error:
+        return str(error)
+    return None
 
 
 def _meta_model(recipe: Recipe) -> Any:

@@ -19,7 +19,7 @@ from bdpo.files import key_difference
 from bdpo.forward.lora import fuse_lora
 from bdpo.method.balance import balance
 from bdpo.models import weights_hash
-from bdpo.pairs import PreferencePair, pairs_for_loss, pairs_from_rows
+from bdpo.pairs import PreferencePair, mend_pairs, pairs_for_loss, pairs_from_rows
 from bdpo.pairs.check import TEXT_PROMPTS
 from bdpo.processes import processes
 from bdpo.score import ScoredData, open_scores, score
@@ -120,10 +120,13 @@ def _scored(
         logger.warning(f"{name}_dataset: {TEXT_PROMPTS}")
     _refuse_unlabelled(args, {label for pair in pairs for label in (pair.chosen_safe, pair.rejected_safe)})
     pairs, counts = pairs_for_loss(args.loss_type, pairs)
-    _warn(name, counts)
+    mended = mend_pairs(pairs)  # as a recipe does by default; scored data is taken as it was scored
+    _warn(name, counts | mended.counts)
+    if not mended.pairs:
+        raise BdpoError(f"{name}_dataset: no pair is left of {len(pairs)}; look at them with bdpo data check.")
     out = None if args.scores_dir is None else Path(args.scores_dir) / name
     elsewhere = "set scores_dir to another folder, or leave it out"
-    return score(model, tokenizer, pairs, out, args.scoring(), training=training, elsewhere=elsewhere)
+    return score(model, tokenizer, mended.pairs, out, args.scoring(), training=training, elsewhere=elsewhere)
 
 
 def _refuse_other_model(data: ScoredData, model: Any, training: dict[str, Any] | None) -> None:

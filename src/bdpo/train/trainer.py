@@ -74,7 +74,8 @@ class BDPOTrainer(Trainer):
             reference is the model as it is handed in, adapter included.
         args: BDPOConfig.
         train_dataset, eval_dataset: scored data (a folder of `bdpo score`, or `ScoredData`), or raw pairs (a list of
-            PreferencePair, or a Dataset in any shape that `bdpo.pairs` reads), which are scored first.
+            PreferencePair, or a Dataset in any shape that `bdpo.pairs` reads), which are scored first. Of raw pairs,
+            repetitions are dropped and contradictions decided by the majority (`mend_pairs`), with a warning.
         processing_class: the tokenizer; None loads the model's.
         peft_config: a LoraConfig or the like puts a new adapter on the model, and only that is trained.
         ref_model: only None; kept so that a call written for TRL's DPOTrainer runs.

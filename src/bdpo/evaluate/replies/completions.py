@@ -26,9 +26,8 @@ _PHRASES = re.compile(  # for those who give no code of their own: DeepSeek, Ope
     r"content exists risk|content (?:management|filtering) policy|content[ _-]filter|inappropriate content|"
     r"considered high risk|requires moderation|our safety system|"
     r"(?:prompt|input|request|messages?|content) (?:was|were|has been|is) (?:flagged|filtered|moderated|blocked by "
-    r"(?:the |our )?(?:content|safety|guardrail))|violat\w+ [\w' ]{0,40}"
-    r"(?:content polic|usage polic|usage guideline|responsible ai)|"
-    r"nsfw content|(?:contains?|due to) (?:sensitive words|unsafe content)|"
+    r"(?:the |our )?(?:content|safety|guardrail))|violat\w+ [\w' ]{0,40}(?:content polic|usage polic|"
+    r"usage guideline|responsible ai)|nsfw content|(?:contains?|due to) (?:sensitive words|unsafe content)|"
     r"blocked (?:input|output|prompt|due to content)",
     re.IGNORECASE,
 )
