@@ -9,9 +9,10 @@ from torch.testing import assert_close
 
 from bdpo.errors import BdpoError
 from bdpo.method import balance as balance_module
-from bdpo.method.balance import WEIGHTINGS, Balance, Fit, balance
+from bdpo.method.balance import CONTROLS, WEIGHTINGS, Balance, Fit, balance
 
 SQRT2 = math.sqrt(2)
+BALANCING = tuple(name for name in WEIGHTINGS if name not in CONTROLS)
 
 
 @pytest.fixture
@@ -57,7 +58,7 @@ def test_weights_sum_to_two_and_scale_keeps_the_step(mi, weighting: str, tempera
     assert (s >= 1 / SQRT2 - 1e-12).all() and (s <= 1 + 1e-12).all()
 
 
-@pytest.mark.parametrize("weighting", WEIGHTINGS)
+@pytest.mark.parametrize("weighting", BALANCING)
 def test_the_better_understood_response_gets_the_smaller_weight(mi, weighting: str) -> None:
     w_c, w_r, _ = parts(balance(*mi, weighting=weighting))
     above_floor = torch.minimum(*mi) > balance_module.RATIO_FLOOR
@@ -83,7 +84,7 @@ def test_sigmoid_ignores_the_unit(mi) -> None:
     assert_close(one.chosen_weight, in_bits.chosen_weight, rtol=0, atol=1e-12)
 
 
-@pytest.mark.parametrize("weighting", WEIGHTINGS)
+@pytest.mark.parametrize("weighting", [*BALANCING, "reversed"])
 def test_no_imbalance_in_a_pair_is_dpo_exactly(weighting: str) -> None:
     w_c, w_r, s = parts(balance([0.3, 1.0], [0.3, 0.2], weighting=weighting))
     assert (w_c[0], w_r[0], s[0]) == (1.0, 1.0, 1.0)
@@ -197,6 +198,63 @@ def test_ratio_by_hand_with_its_floor() -> None:
     w_c, w_r, _ = parts(balance([0.6, 0.15], [0.2, -3.0], weighting="ratio"))
     assert w_c.tolist() == pytest.approx([0.5, 0.5], abs=1e-12)
     assert w_r.tolist() == pytest.approx([1.5, 1.5], abs=1e-12)
+
+
+# d / tau = (log 3, -log 3, 0, log 3) at this tau: w_c of sigmoid is (1/2, 3/2, 1, 1/2), its mean 7/8
+CONTROLLED = dict(chosen_mi=[1.0, 0.0, 0.5, 2.0], rejected_mi=[0.0, 1.0, 0.5, 1.0])
+LOG3 = 1 / math.log(3)
+
+
+def test_reversed_by_hand() -> None:
+    w_c, w_r, s = parts(balance(**CONTROLLED, weighting="reversed", fit=Fit(LOG3)))
+    assert w_c.tolist() == pytest.approx([1.5, 0.5, 1.0, 1.5], abs=1e-12)
+    assert w_r.tolist() == pytest.approx([0.5, 1.5, 1.0, 0.5], abs=1e-12)
+    assert s.tolist() == pytest.approx([math.sqrt(0.8), math.sqrt(0.8), 1.0, math.sqrt(0.8)], abs=1e-12)
+
+
+def test_constant_by_hand_and_on_held_out_pairs() -> None:
+    # d = (1, -1, 0, 1): mean 1/4, mean square 3/4, variance 11/16
+    train = balance(**CONTROLLED, weighting="constant", temperature=LOG3 / math.sqrt(11 / 16))
+    assert train.fit.tau == pytest.approx(LOG3, abs=1e-12)
+    assert train.chosen_weight.tolist() == pytest.approx([7 / 8] * 4, abs=1e-12)
+    assert train.rejected_weight.tolist() == pytest.approx([9 / 8] * 4, abs=1e-12)
+    assert train.scale.tolist() == pytest.approx([math.sqrt(2 / ((49 + 81) / 64))] * 4, abs=1e-12)
+    held_out = balance([5.0], [-5.0], weighting="constant", fit=train.fit)
+    assert held_out.chosen_weight.item() == train.chosen_weight[0].item()
+
+
+def test_constant_is_the_tilt_of_sigmoid_and_nothing_where_that_is_centred_and_symmetric(mi) -> None:
+    assert balance(*mi, weighting="constant").tilt == pytest.approx(balance(*mi).tilt, abs=1e-12)
+    centred = balance([3.0, 2.0], [0.0, 1.0], center="mean", weighting="constant")
+    assert centred.chosen_weight.tolist() == pytest.approx([1.0, 1.0], abs=1e-12)
+
+
+@pytest.mark.parametrize("seed", [0, 1, 2, 3])
+@pytest.mark.parametrize("n", [2, 3, 7, 400])
+def test_permuted_gives_each_pair_the_weights_of_another_and_keeps_them_all(n: int, seed: int) -> None:
+    d = torch.arange(n, dtype=torch.float64)  # all weights differ
+    one, permuted = balance(d, d * 0), balance(d, d * 0, weighting="permuted", seed=seed)
+    assert not (permuted.chosen_weight == one.chosen_weight).any()
+    assert torch.equal(permuted.chosen_weight.sort().values, one.chosen_weight.sort().values)
+    # w_c and w_r of a pair come from the same other pair, and s with them
+    source = [one.chosen_weight.tolist().index(w) for w in permuted.chosen_weight.tolist()]
+    assert torch.equal(permuted.rejected_weight, one.rejected_weight[source])
+    assert_close(permuted.scale, one.scale[source], rtol=0, atol=1e-12)
+    again = balance(d, d * 0, weighting="permuted", seed=seed)
+    assert torch.equal(again.chosen_weight, permuted.chosen_weight), "the seed alone decides"
+
+
+def test_permuted_follows_its_seed_and_leaves_the_global_one_alone(mi) -> None:
+    torch.manual_seed(5)
+    expected = torch.rand(1)
+    torch.manual_seed(5)
+    one, other = (balance(*mi, weighting="permuted", seed=seed).chosen_weight for seed in (0, 1))
+    assert torch.equal(torch.rand(1), expected) and not torch.equal(one, other)
+
+
+def test_permuted_of_one_held_out_pair_is_its_own() -> None:
+    w_c, w_r, _ = parts(balance([math.log(3)], [0.0], fit=Fit(1.0), weighting="permuted"))
+    assert (w_c.item(), w_r.item()) == pytest.approx((0.5, 1.5), abs=1e-12)
 
 
 def test_float32_in_float64_out() -> None:

@@ -57,7 +57,11 @@ def test_an_unknown_key_is_refused_with_the_nearest_right_name(tmp_path: Path, t
         ("train: {bf16: maybe}", "train.bf16 is 'maybe', but it should be a valid boolean"),
         ("peft: {r: wide}", "peft.r is 'wide', but it should be a valid integer"),
         ("balance: {temperature: 0}", "balance.temperature is 0, but it should be greater than 0"),
-        ("balance: {weighting: ratoi}", "balance.weighting is 'ratoi', but it should be 'sigmoid' or 'ratio'"),
+        (
+            "balance: {weighting: ratoi}",
+            "balance.weighting is 'ratoi', but it should be 'sigmoid', 'ratio', 'reversed', ",
+        ),
+        ("balance: {center: median}", "balance.center is 'median', but it should be 'none' or 'mean'"),
         ("model: {dtype: fp32}", "model.dtype is 'fp32', but it should be 'auto', 'float32'"),
         ("train: 3", "train is 3, but it should be a section with keys"),
         ("loss: dpo", "loss is 'dpo', but it should be a section with keys"),

@@ -41,7 +41,7 @@ class Home:
     folder: Path
 
     def recipe(self, name: str, *, accumulation: int = 1, **train: Any) -> dict[str, Any]:
-        """LoRA or full weights; 20 steps of 4 pairs over four epochs, where 2 processes go."""
+        """LoRA (its weights of pairs drawn over all pairs) or full weights; 20 steps of 4 pairs over four epochs, where 2 processes go."""
         content: dict[str, Any] = {
             "model": {"name": str(self.folder / ("tied" if name == "full" else "model"))},
             "data": {"train": str(self.folder / "pairs.jsonl"), "eval": str(self.folder / "held.jsonl")},
@@ -52,7 +52,8 @@ class Home:
                 "gradient_checkpointing": name == "full",
             } | train,
         }  # fmt: skip
-        return content | ({"peft": {"r": 4}} if name == "lora" else {})
+        lora = {"peft": {"r": 4}, "balance": {"weighting": "permuted", "center": "mean"}}
+        return content | (lora if name == "lora" else {})
 
     def written(self, file: str, content: dict[str, Any]) -> str:
         path = self.folder / file

@@ -147,6 +147,9 @@ def test_the_model_card_names_method_data_scores_and_figures(lora: RunResult, fu
     ("balance", "name"),
     [
         ({}, "B-DPO"),
+        ({"weighting": "ratio", "center": "mean"}, "B-DPO"),
+        ({"weighting": "reversed"}, "B-DPO (reversed weights, a control)"),
+        ({"enabled": False, "weighting": "reversed"}, "DPO"),
         ({"enabled": False}, "DPO"),
         ({"weights": False, "scale": False}, "DPO"),
         ({"scale": False}, "DPO + balancing weights alone"),

@@ -196,7 +196,7 @@ def test_a_checkpoint_of_the_last_step_is_resumed_without_a_further_one(stopped:
     assert manifest.stat().st_mtime_ns == before, "it is not written again"
 
 
-@pytest.mark.parametrize("balance", [{"center": "mean"}], ids=lambda b: "-".join(b.values()))
+@pytest.mark.parametrize("balance", [{"center": "mean"}, {"weighting": "permuted"}], ids=lambda b: "-".join(b.values()))
 def test_a_resumed_run_weighs_its_pairs_as_the_run_that_nothing_stopped(
     home: Path, tmp_path: Path, balance: dict[str, str]
 ) -> None:

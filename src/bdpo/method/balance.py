@@ -13,14 +13,18 @@ paper. For a pair with preferred response c and dispreferred response r, of comp
 so that s * sqrt(w_c^2 + w_r^2) = sqrt(2), as it is without weights. With center "mean", d is replaced by
 d - mean(d) over the training set: the weights then balance within pairs and no longer tilt the data set towards
 the side that is the less understood one on average. What the training set fixes is a `Fit`, which held-out pairs
-take over. A new weighting is one function of (chosen_mi, rejected_mi, tau) and one line in WEIGHTINGS.
+take over. A new weighting is one function of (chosen_mi, rejected_mi, fit) and one line in WEIGHTINGS.
+
+Three weightings are controls, each the weights of `sigmoid` put where they cannot balance comprehension: `reversed`
+(the better understood response pulls more), `permuted` (a pair has the weights of another pair) and `constant` (every
+pair has the mean weights: the tilt alone). A gain that balancing causes must vanish under them.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
@@ -28,7 +32,7 @@ from torch import Tensor
 from bdpo.errors import BdpoError, unknown
 
 Values = Tensor | Sequence[float]
-Weighting = Callable[[Tensor, Tensor, float], tuple[Tensor, Tensor]]
+Weighting = Callable[[Tensor, Tensor, "Fit"], tuple[Tensor, Tensor]]
 
 CENTERS = ("none", "mean")
 RATIO_FLOOR = 0.05  # nats/token; keeps the ratio's denominator positive where information is negative
@@ -42,6 +46,8 @@ class Fit:
 
     tau: float  # nats/token, temperature included. inf: there was nothing to balance
     mean: float = 0.0  # nats/token, taken from every d: mean(d) with center "mean", else 0
+    chosen_weight: float = 1.0  # mean w_c of `sigmoid` over the training set; for `constant`
+    seed: int = 0  # for `permuted`
 
     def __post_init__(self) -> None:
         if not self.tau > 0:
@@ -63,29 +69,29 @@ class Balance:
         return self.chosen_weight.mean().item(), self.rejected_weight.mean().item()
 
 
-def sigmoid_weights(chosen_mi: Tensor, rejected_mi: Tensor, tau: float) -> tuple[Tensor, Tensor]:
+def sigmoid_weights(chosen_mi: Tensor, rejected_mi: Tensor, fit: Fit) -> tuple[Tensor, Tensor]:
     """w_c = 2 sigma(-d/tau), w_r = 2 sigma(d/tau), with d = chosen_mi - rejected_mi.
 
-    chosen_mi, rejected_mi (N,) [nats/token]; tau [nats/token]; returns two (N,).
+    chosen_mi, rejected_mi (N,) [nats/token], centred already; returns two (N,).
 
     By hand: d/tau = log 3 gives sigma = 1/4 and 3/4.
 
-    >>> w_c, w_r = sigmoid_weights(torch.tensor([3.0]).log(), torch.tensor([0.0]), 1.0)
+    >>> w_c, w_r = sigmoid_weights(torch.tensor([3.0]).log(), torch.tensor([0.0]), Fit(tau=1.0))
     >>> f"{w_c.item():.6f} {w_r.item():.6f}"
     '0.500000 1.500000'
     """
-    z = (chosen_mi - rejected_mi) / tau
+    z = (chosen_mi - rejected_mi) / fit.tau
     return 2 * torch.sigmoid(-z), 2 * torch.sigmoid(z)
 
 
-def ratio_weights(chosen_mi: Tensor, rejected_mi: Tensor, tau: float) -> tuple[Tensor, Tensor]:
+def ratio_weights(chosen_mi: Tensor, rejected_mi: Tensor, fit: Fit) -> tuple[Tensor, Tensor]:
     """w_c = 2 i_r / (i_c + i_r), w_r = 2 - w_c, both i clamped below at RATIO_FLOOR.
 
-    Without a temperature: tau goes unused. Not invariant to adding a constant to both i.
+    Without a temperature: the fit goes unused. Not invariant to adding a constant to both i.
 
     By hand: i = (3, 1) gives 2 * 1 / 4 = 0.5 and 1.5.
 
-    >>> w_c, w_r = ratio_weights(torch.tensor([3.0]), torch.tensor([1.0]), 1.0)
+    >>> w_c, w_r = ratio_weights(torch.tensor([3.0]), torch.tensor([1.0]), Fit(tau=1.0))
     >>> f"{w_c.item():.6f} {w_r.item():.6f}"
     '0.500000 1.500000'
     """
@@ -93,10 +99,55 @@ def ratio_weights(chosen_mi: Tensor, rejected_mi: Tensor, tau: float) -> tuple[T
     return 2 * rejected / (chosen + rejected), 2 * chosen / (chosen + rejected)
 
 
+def reversed_weights(chosen_mi: Tensor, rejected_mi: Tensor, fit: Fit) -> tuple[Tensor, Tensor]:
+    """A control: w_c and w_r of `sigmoid_weights` swapped, so that the better understood response pulls more.
+
+    >>> w_c, w_r = reversed_weights(torch.tensor([3.0]).log(), torch.tensor([0.0]), Fit(tau=1.0))
+    >>> f"{w_c.item():.6f} {w_r.item():.6f}"
+    '1.500000 0.500000'
+    """
+    w_c, w_r = sigmoid_weights(chosen_mi, rejected_mi, fit)
+    return w_r, w_c
+
+
+def permuted_weights(chosen_mi: Tensor, rejected_mi: Tensor, fit: Fit) -> tuple[Tensor, Tensor]:
+    """A control: each pair has the `sigmoid_weights` of another pair (of its own where there is no other).
+
+    The pairs form one ring in an order drawn with fit.seed, and each takes the weights of the next. All weights are
+    kept, so the tilt is that of `sigmoid`. It depends on N, the order of the pairs and the seed alone, and so is the
+    same in every process and in a resumed run. Held-out pairs are permuted among themselves.
+
+    By hand: of two pairs each has the other's.
+
+    >>> w_c, w_r = permuted_weights(torch.tensor([3.0, 1.0]).log(), torch.zeros(2), Fit(tau=1.0))
+    >>> [f"{w:.6f}" for w in w_c]
+    ['1.000000', '0.500000']
+    """
+    order = torch.randperm(len(chosen_mi), generator=torch.Generator().manual_seed(fit.seed))
+    source = torch.empty_like(order)
+    source[order] = order.roll(-1)
+    w_c, w_r = sigmoid_weights(chosen_mi, rejected_mi, fit)
+    return w_c[source], w_r[source]
+
+
+def constant_weights(chosen_mi: Tensor, rejected_mi: Tensor, fit: Fit) -> tuple[Tensor, Tensor]:
+    """A control: every pair has the mean `sigmoid_weights` of the training set, the tilt alone.
+
+    >>> [w.tolist() for w in constant_weights(torch.ones(2), torch.ones(2), Fit(tau=1.0, chosen_weight=0.75))]
+    [[0.75, 0.75], [1.25, 1.25]]
+    """
+    w_c = torch.full_like(chosen_mi, fit.chosen_weight)
+    return w_c, 2 - w_c
+
+
 WEIGHTINGS: dict[str, Weighting] = {
     "sigmoid": sigmoid_weights,
     "ratio": ratio_weights,
+    "reversed": reversed_weights,
+    "permuted": permuted_weights,
+    "constant": constant_weights,
 }
+CONTROLS = ("reversed", "permuted", "constant")
 
 
 def balance(
@@ -107,6 +158,7 @@ def balance(
     weighting: str = "sigmoid",
     temperature: float = 1.0,
     center: str = "none",
+    seed: int = 0,
     fit: Fit | None = None,
     weights: bool = True,
     scale: bool = True,
@@ -117,8 +169,9 @@ def balance(
     enabled      False: as an infinite temperature, whatever the fit
     temperature  in (0, inf]; inf gives DPO, and towards 0 only the less understood response is trained
     center       "mean": d - mean(d) over the training set in place of d, half of it taken from each side
+    seed         draws whose weights a pair has, with weighting "permuted"
     fit          None for a training set, where it is computed; the training set's for held-out pairs
-                 (it holds what temperature and center came to, which then go unused)
+                 (it holds what temperature, center and seed came to, which then go unused)
     weights      False: w = 1 and s computed from the weights all the same (SF alone)
     scale        False: s = 1 (BW alone)
 
@@ -141,15 +194,23 @@ def balance(
     if not enabled:
         fit = Fit(math.inf)
     elif fit is None:
-        mean = (chosen - rejected).mean().item() if center == "mean" else 0.0
-        fit = Fit(_tau(chosen, rejected, temperature), mean)
+        fit = _fit(chosen, rejected, temperature, center, seed)
     one = torch.ones_like(chosen)
     w_c, w_r = one, one
     if math.isfinite(fit.tau):
-        w_c, w_r = WEIGHTINGS[weighting](chosen - fit.mean / 2, rejected + fit.mean / 2, fit.tau)
+        w_c, w_r = WEIGHTINGS[weighting](chosen - fit.mean / 2, rejected + fit.mean / 2, fit)
     s = torch.sqrt(2 / (w_c**2 + w_r**2))
     w_c, w_r = (w_c, w_r) if weights else (one, one)
     return Balance(chosen_weight=w_c, rejected_weight=w_r, scale=s if scale else one, fit=fit)
+
+
+def _fit(chosen: Tensor, rejected: Tensor, temperature: float, center: str, seed: int) -> Fit:
+    mean = (chosen - rejected).mean().item() if center == "mean" else 0.0
+    fit = Fit(_tau(chosen, rejected, temperature), mean, seed=seed)
+    if math.isinf(fit.tau):
+        return fit
+    w_c, _ = sigmoid_weights(chosen - mean / 2, rejected + mean / 2, fit)
+    return replace(fit, chosen_weight=w_c.mean().item())
 
 
 def _tau(chosen: Tensor, rejected: Tensor, temperature: float) -> float:

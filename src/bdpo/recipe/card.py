@@ -6,7 +6,7 @@ from typing import Any
 
 import yaml
 
-from bdpo.method.balance import Balance
+from bdpo.method.balance import CONTROLS, Balance
 from bdpo.recipe.sections import Recipe
 from bdpo.score.folder import ScoredData
 
@@ -38,9 +38,10 @@ def method_name(recipe: Recipe) -> str:
     name = recipe.loss.name.upper()
     if not recipe.balance.enabled or not (recipe.balance.weights or recipe.balance.scale):
         return name
+    control = f" ({recipe.balance.weighting} weights, a control)" if recipe.balance.weighting in CONTROLS else ""
     if recipe.balance.weights and recipe.balance.scale:
-        return f"B-{name}"
-    return f"{name} + {'balancing weights' if recipe.balance.weights else 'scaling factor'} alone"
+        return f"B-{name}{control}"
+    return f"{name} + {'balancing weights' if recipe.balance.weights else 'scaling factor'} alone{control}"
 
 
 def model_card(

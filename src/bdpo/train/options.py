@@ -46,7 +46,10 @@ class MethodOptions:
     balance_weights: bool = _option("balance.weights", True, "Balancing weights; False leaves the scale alone.")
     balance_scale: bool = _option("balance.scale", True, "Scaling factor; False leaves the weights alone.")
     weighting: str = _option(
-        "balance.weighting", "sigmoid", "A name of bdpo.balance.WEIGHTINGS.", names=tuple(WEIGHTINGS)
+        "balance.weighting",
+        "sigmoid",
+        "A name of bdpo.balance.WEIGHTINGS; reversed, permuted and constant are controls.",
+        names=tuple(WEIGHTINGS),
     )
     temperature: float = _option(
         "balance.temperature", 1.0, "Softens (> 1) or sharpens (< 1) the weights; inf is the plain loss.", gt=0
@@ -55,6 +58,7 @@ class MethodOptions:
         "balance.center", "none", "mean: the imbalance less its mean over the training set, without a tilt.",
         names=CENTERS,
     )  # fmt: skip
+    balance_seed: int = _option("balance.seed", 0, "Draws whose weights a pair has, with weighting 'permuted'.", ge=0)
     estimator: str = _option(
         "score.estimator", "pmi", "How comprehension is measured: a name of bdpo.score.ESTIMATORS.",
         names=tuple(ESTIMATORS),
