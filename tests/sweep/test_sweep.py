@@ -2,7 +2,6 @@
 
 import json
 import shlex
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -14,38 +13,13 @@ import bdpo.score.scoring
 import bdpo.sweep.cells
 from bdpo.evaluate.results.outcomes import open_runs
 from bdpo.files import one_at_a_time
-from bdpo.pairs import write_pairs
 from bdpo.recipe.run import run_recipe
 from bdpo.sweep.plan import load_study
-from tiny import Bdpo, make_pairs, tiny_model, tiny_tokenizer
+from tiny import Bdpo
 
-RECIPE = """
-model: {name: model}
-data: {train: pairs.jsonl, eval: held.jsonl}
-train: {use_cpu: true, disable_tqdm: true, per_device_train_batch_size: 4, max_steps: 2, learning_rate: 1.0e-2,
-        logging_steps: 1, save_strategy: steps, save_steps: 1}
-peft: {r: 2, target_modules: [q_proj, v_proj]}
-"""
 METHODS = ("--method", "DPO=balance.enabled=false", "--method", "B-DPO=", "--method", "off=balance.temperature=.inf")
 ASKED = ("--pairs", "held.jsonl")
 SWEEP = ("sweep", "--config", "recipe.yaml", *METHODS, "--seeds", "2", *ASKED)
-
-
-@pytest.fixture(scope="module")
-def home(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
-    """A folder with a tiny model, pairs and a recipe; bdpo's cache lies in it, and it is the working folder."""
-    home = tmp_path_factory.mktemp("home")
-    tiny_model().save_pretrained(home / "model")
-    tiny_tokenizer().save_pretrained(home / "model")
-    write_pairs(home / "pairs.jsonl", make_pairs(8))
-    write_pairs(home / "held.jsonl", make_pairs(4, seed=1))
-    (home / "recipe.yaml").write_text(RECIPE)
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("BDPO_CACHE", str(home / "cache"))
-        patch.setenv("HF_HUB_OFFLINE", "1")
-        patch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
-        patch.chdir(home)
-        yield home
 
 
 @pytest.fixture
@@ -204,3 +178,55 @@ def test_a_study_holds_what_the_options_say(home: Path) -> None:
     assert study.methods == {"DPO": "balance.enabled=no", "B-DPO": ""} and study.seeds == 2
     assert (study.evaluate.plan().suite, study.evaluate.plan().limit) == ("starter", 3)
     assert load_study(home / "recipe.yaml").recipe == str(home / "recipe.yaml")
+
+
+def test_the_study_that_ci_runs(bdpo_: Bdpo, home: Path) -> None:
+    study = Path(__file__).parents[2] / "studies" / "smoke.yaml"
+    tiny = ("model.name=model", "train.use_cpu=true", "data.max_length=64")
+    code, _, _ = bdpo_("sweep", "--config", str(study), *(w for o in tiny for w in ("--set", o)), "--out", "smoke")
+    assert code == 0
+    assert {name: cell["state"] for name, cell in records(home / "smoke").items()} == {
+        "base": "finished", "DPO/seed-1": "finished", "B-DPO/seed-1": "finished",
+    }  # fmt: skip
+    compared = json.loads((home / "smoke" / "compare.json").read_text())
+    assert compared["settings"]["preferences"]["prompts"].startswith("12 (") and list(compared["methods"]) == [
+        "base", "DPO", "B-DPO",
+    ]  # fmt: skip
+
+
+MISTAKES = {
+    "a key that is not there": ("--grid balance.temprature=1,2", "--grid balance.temprature=1: ", "did you mean 'temp"),
+    "a value that does not fit": ("--grid loss.beta=0.1,big", "--grid loss.beta=big: ", "loss"),
+    "no values": ("--grid loss.beta=", "--grid loss.beta=: write section.key=value,value"),
+    "an empty value": ("--grid loss.beta=0.1,,0.2", "write section.key=value,value"),
+    "no key": ("--grid 0.1,0.2", "write section.key=value,value"),
+    "a grid twice": ("--grid loss.beta=1 --grid loss.beta=2", "--grid loss.beta is given twice: put its values"),
+    "a value twice": ("--grid loss.beta=1,1", "the value 1 is given twice"),
+    "the seed as a grid": ("--grid train.seed=1,2", "train.seed is 1 to --seeds in every setting"),
+    "the seed in a method": ("--method A=train.seed=3", "--method A: train.seed is 1 to --seeds"),
+    "methods of one name": ("--method A= --method A=loss.beta=1", "--method A is given twice: give each"),
+    "methods of one folder": ("--method a/b= --method a:b=", "would share the folder a_b/seed-1: name a method"),
+    "a method without a name": ("--method =loss.beta=1", "write NAME=OVERRIDES"),
+    "a method without =": ("--method DPO", "write NAME=OVERRIDES"),
+    "a method called base": ("--method base=", "'base' is no name for a method"),
+    "a method's key": ("--method A=loss.betta=1", "--method A loss.betta=1: ", "has no hyperparameter 'betta'"),
+    "a method's quotes": ("--method A='x", "mend the quotes"),
+    "no such baseline": ("--baseline DPO", "Unknown baseline 'DPO': use one of base, B-DPO; did you mean 'B-DPO'?"),
+    "no such cell": ("--cell B-DPO/seed-2", "Unknown cell 'B-DPO/seed-2'", "did you mean 'B-DPO/seed-1'?"),
+    "no rule": ("--choose best", "Unknown measure of --choose 'best'"),
+    "no such suite": ("--suite sfety", "No benchmark 'sfety': did you mean 'safety'?"),
+    "what the trainer refuses": ("--grid train.save_strategy=no,offf", "save_strategy", "offf"),
+    "no recipe": ("--config nowhere.yaml", "No recipe at nowhere.yaml"),
+    "a study's key": ("--config wrong.yaml", "wrong.yaml: unknown key 'sedes': did you mean 'seeds'?"),
+    "a study's value": ("--config worse.yaml", "worse.yaml: seeds is 0, but it should be greater than"),
+}
+
+
+@pytest.mark.parametrize("mistake", MISTAKES)
+def test_mistakes_are_a_sentence_before_anything_runs(mistake: str, bdpo_: Bdpo, home: Path) -> None:
+    (home / "wrong.yaml").write_text("recipe: recipe.yaml\nsedes: 2\n")
+    (home / "worse.yaml").write_text("recipe: recipe.yaml\nseeds: 0\n")
+    words, *said = MISTAKES[mistake]
+    code, _, err = bdpo_("sweep", "--config", "recipe.yaml", *ASKED, "--out", "never", *words.split())
+    assert code == 2 and err.startswith("bdpo: ") and err.count("\n") == 1 and not (home / "never").exists()
+    assert all(part in err for part in said), err

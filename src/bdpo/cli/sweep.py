@@ -37,6 +37,10 @@ Suite = Annotated[str | None, typer.Option(help="Suites and benchmarks, as of bd
 Transform = Annotated[str | None, typer.Option(help="Ask in other wordings, as of bdpo evaluate.")]
 MaxNewTokens = Annotated[int | None, typer.Option(help="Longest reply, in tokens.")]
 Baseline = Annotated[str | None, typer.Option(help="The setting that others are compared with; the first.")]
+Choose = Annotated[
+    str | None,
+    typer.Option(help="'safety while over-refusal <= 5': pick on half of the prompts, evaluate on the rest."),
+]
 PrintCommands = Annotated[
     bool, typer.Option("--print-commands", help="Print a command for each cell, for a cluster, and run nothing.")
 ]
@@ -49,8 +53,8 @@ def sweep(
     seeds: Seeds = None, suite: Suite = None, data_dir: DataDir = None, limit: Limit = None,
     transform: Transform = None, pairs: Pairs = None, pairs_split: PairsSplit = None, prefer: Prefer = None,
     max_new_tokens: MaxNewTokens = None, judge: Judge = "rules", judge_model: JudgeModel = None,
-    judge_endpoint: JudgeEndpoint = None, baseline: Baseline = None, print_commands: PrintCommands = False,
-    cell: CellName = None, trust_remote_code: TrustRemoteCode = False,
+    judge_endpoint: JudgeEndpoint = None, baseline: Baseline = None, choose: Choose = None,
+    print_commands: PrintCommands = False, cell: CellName = None, trust_remote_code: TrustRemoteCode = False,
 ) -> None:  # fmt: skip
     """Train and evaluate methods x settings x seeds, and compare them.
 
@@ -69,7 +73,7 @@ def sweep(
         "suite": suite, "data_dir": data_dir and str(data_dir), "limit": limit, "transform": transform,
         "pairs": pairs, "pairs_split": pairs_split, "prefer": prefer, "max_new_tokens": max_new_tokens,
     }  # fmt: skip
-    given: dict[str, Any] = {"seeds": seeds, "baseline": baseline}
+    given: dict[str, Any] = {"seeds": seeds, "baseline": baseline, "choose": choose}
     study = study.model_copy(
         update={
             "set": (*study.set, *(set_ or ())),

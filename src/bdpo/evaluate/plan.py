@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -86,8 +86,15 @@ def plan_tasks(plan: Plan, judge: Judge, *, logps: bool = True) -> tuple[list[Ta
     return tasks, loaded.missing
 
 
+def of_items(task: Task, items: list[Item]) -> Task:
+    """The same task on some of its items."""
+    samples = task.record.expected // len(task.items)
+    settings = task.record.settings | {"prompts": _prompts(items)}
+    return replace(task, items=items, record=replace(task.record, expected=samples * len(items), settings=settings))
+
+
 def _task(name: str, scorer: Scorer, suite: str, items: list[Item], plan: Plan, judge: Judge) -> Task:
-    settings: dict[str, Any] = {"prompts": f"{len(items)} ({_digest(items)})", "judge": scorer.judged_by(judge)}
+    settings: dict[str, Any] = {"prompts": _prompts(items), "judge": scorer.judged_by(judge)}
     samples = 1 if scorer.needs_logps else plan.sampling.samples
     if not scorer.needs_logps:
         settings |= plan.sampling.key | {"samples": samples}
@@ -96,10 +103,10 @@ def _task(name: str, scorer: Scorer, suite: str, items: list[Item], plan: Plan, 
     return Task(name, scorer, items, plan.sampling, record, plan.filtered_is_safe)
 
 
-def _digest(items: Sequence[Item]) -> str:
-    """A hash of what is asked and of the right answers."""
+def _prompts(items: Sequence[Item]) -> str:
+    """How many there are, and a hash of what is asked and of the right answers."""
     asked = [(i.id, i.messages, i.request, i.answer, i.options, i.correct) for i in items]
-    return hashlib.sha256(json.dumps(asked).encode()).hexdigest()[:12]
+    return f"{len(items)} ({hashlib.sha256(json.dumps(asked).encode()).hexdigest()[:12]})"
 
 
 def preference_items(plan: Plan) -> list[Item]:

@@ -195,8 +195,8 @@ def _axis(text: str) -> tuple[str, list[str]]:
     ('peft.target_modules', ['[q_proj,v_proj]', 'all-linear'])
     """
     key, _, listed = (part.strip() for part in text.partition("="))
-    values = [value.strip() for value in re.findall(r"(?:\[[^\]]*\]|\{[^}]*\}|[^,])+", listed)]
-    if not re.fullmatch(r"\w+\.\w+", key) or not values or not all(values):
+    values = [value.strip() for value in re.split(r",(?![^\[{]*[\]}])", listed)]
+    if not re.fullmatch(r"\w+\.\w+", key) or not all(values):
         raise BdpoError(f"--grid {text}: write section.key=value,value, for example --grid loss.beta=0.05,0.1.")
     _refuse_twice(values, f"--grid {text}: the value {{}} is given twice; leave one of them.")
     _refuse_seed([f"{key}="], f"--grid {text}")

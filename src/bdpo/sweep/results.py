@@ -41,25 +41,27 @@ def write_results(study: Study, cells: Sequence[Cell], tasks: Sequence[Task], ou
         grids = held_out_grids(cells, metrics)
         evaluated = [cell for cell in cells if reached[cell.name] == "finished"]
         if evaluated:
-            against = baseline(study, evaluated)
-            compared = compare_cells(evaluated, against)
+            compared = compare_cells(evaluated, baseline_of(evaluated, study.baseline))
             write_json(out / "compare.json", compared.to_dict())
             _write_text(out / "compare.md", "Comparison", comparison_grids(compared))
-            # a reward is a log-ratio to the model as it comes
-            base = compare_cells(evaluated, BASE) if evaluated[0].label == BASE else compared
-            grids = [setting_grid(base), *grids]
+            grids = [setting_grid(compare_cells(evaluated, reference(evaluated))), *grids]
         records = [_record(cell, out, reached[cell.name], metrics[cell.name]) for cell in cells]
         write_json(out / "sweep.json", {"study": study.model_dump(mode="json"), "cells": records})
         _write_text(out / "results.md", "Sweep", grids)
     return grids
 
 
-def baseline(study: Study, cells: Sequence[Cell]) -> str:
+def baseline_of(cells: Sequence[Cell], named: str | None = None) -> str:
     """The setting that others are compared with: the one that was named, else the first that was trained."""
     labels = [cell.label for cell in cells]
-    if study.baseline in labels:
-        return str(study.baseline)
+    if named in labels:
+        return str(named)
     return next((label for label in labels if label != BASE), BASE)
+
+
+def reference(cells: Sequence[Cell]) -> str:
+    """The model as it comes, to which a reward is a log-ratio; where it is not there, the baseline."""
+    return BASE if any(cell.label == BASE for cell in cells) else baseline_of(cells)
 
 
 def compare_cells(cells: Sequence[Cell], baseline: str) -> Comparison:
@@ -90,7 +92,7 @@ def _write_text(path: Path, title: str, grids: Sequence[Grid]) -> None:
 # --- tables -------------------------------------------------------------------------------------------------------
 
 
-def setting_grid(compared: Comparison) -> Grid:
+def setting_grid(compared: Comparison, title: str = "Settings") -> Grid:
     """A row for each setting, a column for each average and each benchmark that no average stands for."""
     averaged = {row.suite for row in compared.rows if row.kind == "suite"}
     columns = [row for row in compared.rows if row.kind != "benchmark" or row.suite not in averaged]
@@ -103,7 +105,7 @@ def setting_grid(compared: Comparison) -> Grid:
         "Mean over prompts and seeds ± standard deviation of the seeds, [low, high]: 95 % interval. Higher is better: "
         "over-refusal is harmless prompts answered.",
     )
-    return Grid("Settings", head, rows, notes)
+    return Grid(title, head, rows, notes)
 
 
 def held_out_grids(cells: Sequence[Cell], metrics: dict[str, dict[str, float]]) -> list[Grid]:

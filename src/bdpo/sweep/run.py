@@ -10,13 +10,14 @@ from bdpo.evaluate.judges import Judge
 from bdpo.evaluate.plan import Task, plan_tasks
 from bdpo.evaluate.results.tables import Grid
 from bdpo.sweep.cells import refuse_unfit_cell, run_cell, state
+from bdpo.sweep.choose import choose, halves, parse_rule, refuse_unmeasured
 from bdpo.sweep.plan import Cell, Study, cells
 from bdpo.sweep.queue import Told, devices, run_here, run_on
 from bdpo.sweep.results import write_results
 
 
-def planned(study: Study, out: Path, judge: Judge, tell: Told) -> tuple[list[Cell], list[Task]]:
-    """The cells of a sweep and what each is asked, all of it checked before anything runs.
+def planned(study: Study, out: Path, judge: Judge, tell: Told) -> tuple[list[Cell], list[Task], list[Task]]:
+    """The cells of a sweep, what each is asked, and what only the picked ones are; checked before anything runs.
 
     Raises:
         BdpoError: whatever can be known to fail.
@@ -27,9 +28,13 @@ def planned(study: Study, out: Path, judge: Judge, tell: Told) -> tuple[list[Cel
     tasks, missing = plan_tasks(study.evaluate.plan(), judge)
     for why in missing.values():
         tell(f"Left out: {why}")
+    rest: list[Task] = []
+    if study.choose is not None:
+        refuse_unmeasured(parse_rule(study.choose), tasks)
+        tasks, rest = halves(tasks)
     for cell in found:
         refuse_unfit_cell(cell, tasks)
-    return found, tasks
+    return found, tasks, rest
 
 
 def run_sweep(
@@ -44,7 +49,7 @@ def run_sweep(
     Raises:
         BdpoError: before anything runs where that can be; else at the end, where a cell failed.
     """
-    found, tasks = planned(study, out, judge, tell)
+    found, tasks, rest = planned(study, out, judge, tell)
     if only is not None and only not in (names := [cell.name for cell in found]):
         raise unknown("cell", only, names)
 
@@ -64,4 +69,6 @@ def run_sweep(
             f"{len(failed)} of {len(found)} cells failed, first {name}: {why.rstrip('.')}. Mend that and run the same "
             "command again; what is finished is kept."
         )
-    return grids
+    if study.choose is None or only is not None or any(state(cell, tasks) != "finished" for cell in found):
+        return grids
+    return [*grids, *choose(parse_rule(study.choose), found, rest, out, judge)]

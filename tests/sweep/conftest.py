@@ -1,0 +1,34 @@
+"""The working folder of the tests of sweeps."""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from bdpo.pairs import write_pairs
+from tiny import make_pairs, tiny_model, tiny_tokenizer
+
+RECIPE = """
+model: {name: model}
+data: {train: pairs.jsonl, eval: held.jsonl}
+train: {use_cpu: true, disable_tqdm: true, per_device_train_batch_size: 4, max_steps: 2, learning_rate: 1.0e-2,
+        logging_steps: 1, save_strategy: steps, save_steps: 1}
+peft: {r: 2, target_modules: [q_proj, v_proj]}
+"""
+
+
+@pytest.fixture(scope="module")
+def home(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """A folder with a tiny model, pairs and a recipe; bdpo's cache lies in it, and it is the working folder."""
+    home = tmp_path_factory.mktemp("home")
+    tiny_model().save_pretrained(home / "model")
+    tiny_tokenizer().save_pretrained(home / "model")
+    write_pairs(home / "pairs.jsonl", make_pairs(8))
+    write_pairs(home / "held.jsonl", make_pairs(4, seed=1))
+    (home / "recipe.yaml").write_text(RECIPE)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("BDPO_CACHE", str(home / "cache"))
+        patch.setenv("HF_HUB_OFFLINE", "1")
+        patch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+        patch.chdir(home)
+        yield home
