@@ -98,9 +98,7 @@ def test_the_judge_of_rules_never_says_safe(safety: Change, cost: Change | None)
 
 
 def test_one_seed_is_said() -> None:
-    assert told(PROVEN, WITHIN, seeds=1)[1].endswith(
-        "This is one seed: another training run may come out otherwise."
-    )
+    assert told(PROVEN, WITHIN, seeds=1)[1].endswith("This is one seed: another training run may come out otherwise.")
 
 
 # Newcombe 1998, Stat. Med. 17:2635, table II, method 10: a, b, c, d
