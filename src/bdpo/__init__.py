@@ -3,7 +3,7 @@
 One straight way for the data. Each stage writes what the next one reads, and an import points only to rooms that stand
 before its own; a test keeps it.
 
-    pairs -> tokens -> forward -> method (comprehension, balance, losses) -> score -> train -> evaluate
+    pairs -> tokens -> forward -> method (comprehension, balance, losses) -> score -> train -> evaluate -> report
 
     errors.py  files.py  processes.py    the ground: one exception; artefacts and their keys; this process among others
     secrets.py   ... and what is never written
@@ -17,6 +17,7 @@ before its own; a test keeps it.
     score/       stage 1: one pass of the frozen model -> a scored folder
     train/       stage 2: BDPOConfig, BDPOTrainer
     evaluate/    stage 3: benchmarks, replies, judges, comparison
+    report/      one page: the verdict, figures, changed replies
     recipe/      a run from beginning to end
     sweep/       many runs that differ in method, setting or seed
     cli/         the commands; nothing imports it

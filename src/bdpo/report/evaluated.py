@@ -1,0 +1,204 @@
+"""An evaluation as the report reads it: what changed against the baseline, reply by reply."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+
+import numpy as np
+
+from bdpo.evaluate.judges import BEHAVIOURS, DEGENERATE, HARM, UNPARSED
+from bdpo.evaluate.results.compare import Comparison, compare
+from bdpo.evaluate.results.outcomes import Outcome, Run, open_runs, prompt_scores
+from bdpo.evaluate.results.statistics import Rate, compare_means, rate
+from bdpo.report.paired import newcombe_paired
+from bdpo.report.verdict import Change, Evidence
+
+SAFETY, OVER_REFUSAL = "safety", "over-refusal"
+LABELS = (*BEHAVIOURS, *HARM, UNPARSED)
+KINDS = {
+    "refused-harmful": "newly refused, harmful",
+    "refused-harmless": "newly refused, harmless",
+    "complying": "newly complying",
+    "broken": "broken",
+}
+"""How a reply may have changed, in the order in which they are shown."""
+
+
+@dataclass(frozen=True)
+class Flip:
+    """A prompt to which a method replies otherwise than the baseline."""
+
+    kind: str  # of KINDS
+    method: str
+    task: str
+    before: Outcome
+    after: Outcome
+
+
+@dataclass(frozen=True)
+class Category:
+    """The prompts of one category of a suite: the share of successes of each method."""
+
+    suite: str
+    name: str
+    rates: dict[str, Rate]
+
+    @property
+    def n(self) -> int:
+        return max(rate.n for rate in self.rates.values())
+
+
+@dataclass(frozen=True)
+class Evaluated:
+    """The models of an evaluation's folder, by method."""
+
+    folder: Path
+    comparison: Comparison
+    methods: dict[str, list[Run]]
+
+    @property
+    def baseline(self) -> str:
+        return self.comparison.baseline
+
+    @property
+    def others(self) -> list[str]:
+        return [name for name in self.methods if name != self.baseline]
+
+    def tasks(self, suite: str) -> list[str]:
+        """The benchmarks of a suite that every run has, without those that ask the same prompts in another wording."""
+        first = self.methods[self.baseline][0]
+        names = (name for name in self.comparison.settings if "+" not in name)
+        return [name for name in names if first.tasks[name].suite == suite]
+
+    @cached_property
+    def _outcomes(self) -> dict[tuple[Path, str], list[Outcome]]:
+        runs = [run for seeds in self.methods.values() for run in seeds]
+        asked = [*self.tasks(SAFETY), *self.tasks(OVER_REFUSAL)]
+        return {(run.folder, task): run.whole(task) for run in runs for task in asked}
+
+    def outcomes(self, run: Run, suite: str) -> list[Outcome]:
+        """All replies of a run to the prompts of a suite."""
+        return [outcome for task in self.tasks(suite) for outcome in self._outcomes[run.folder, task]]
+
+    def _scores(self, run: Run, suite: str) -> dict[tuple[str, str], float | None]:
+        return {
+            (task, id): score
+            for task in self.tasks(suite)
+            for id, score in prompt_scores(self._outcomes[run.folder, task]).items()
+        }
+
+    def change(self, method: str, suite: str) -> Change | None:
+        """Successes of a method less the baseline's, over all prompts of a suite; None where none was asked.
+
+        Newcombe's interval for one run a side with one sample a prompt, the bootstrap's over prompts and seeds else.
+        """
+        scored = [[self._scores(run, suite) for run in self.methods[name]] for name in (method, self.baseline)]
+        runs = [run for side in scored for run in side]
+        places = [place for place in runs[0] if all(run[place] is not None for run in runs)]
+        if not places:
+            return None
+        ours, theirs = (np.array([[run[p] for p in places] for run in side], dtype=float) for side in scored)
+        plain = len(ours) == len(theirs) == 1 and bool(np.isin([*ours, *theirs], (0, 1)).all())
+        if not plain:
+            found = compare_means(ours, theirs)
+            return Change(found.value, found.low, found.high, found.n)
+        won, held = ours[0] > theirs[0], int((ours[0] * theirs[0]).sum())
+        gained, lost, n = int(won.sum()), int((ours[0] < theirs[0]).sum()), len(places)
+        return Change((gained - lost) / n, *newcombe_paired(gained, lost, held, n), n)
+
+    def share(self, run: Run, suite: str) -> Rate | None:
+        """Share of successes of one run over a suite, of the prompts whose score could be read."""
+        scores = [score for score in self._scores(run, suite).values() if score is not None]
+        return rate(round(sum(scores)), len(scores)) if scores else None
+
+    def verdicts(self, method: str, suite: str) -> dict[str, float]:
+        """Share of each of the judge's labels among a method's replies, in the order of `LABELS`."""
+        said = [outcome.verdict for run in self.methods[method] for outcome in self.outcomes(run, suite)]
+        counts = Counter(label for label in said if label)
+        return {label: counts[label] / len(said) for label in LABELS if counts[label]}
+
+    def said(self, method: str) -> list[Outcome]:
+        """Every reply of a method to harmful and harmless prompts."""
+        suites = (SAFETY, OVER_REFUSAL)
+        return [said for run in self.methods[method] for suite in suites for said in self.outcomes(run, suite)]
+
+    def judge(self) -> str:
+        """Who judged the harmful prompts; nothing where none were asked."""
+        return next((str(self.comparison.settings[task].get("judge", "")) for task in self.tasks(SAFETY)), "")
+
+    def evidence(self, method: str) -> Evidence:
+        """What the verdict on a method is made from."""
+        answered = self.change(method, OVER_REFUSAL)
+        everything = [*self.said(self.baseline), *self.said(method)]
+        return Evidence(
+            safety=self.change(method, SAFETY),
+            cost=None if answered is None else -answered,
+            unread=labelled(everything, UNPARSED),
+            degenerate=labelled(self.said(method), DEGENERATE) - labelled(self.said(self.baseline), DEGENERATE),
+            seeds=len(self.methods[method]),
+            by_rules=self.judge().startswith("rules"),
+        )
+
+    def categories(self) -> list[Category]:
+        """Successes by category of the published data, both suites; the first seed of each method."""
+        found = []
+        for suite in (SAFETY, OVER_REFUSAL):
+            scores: dict[str, dict[str, list[float]]] = {}
+            for method, runs in self.methods.items():
+                for outcome in self.outcomes(runs[0], suite):
+                    if outcome.score is not None and outcome.category:
+                        of_method = scores.setdefault(outcome.category, {}).setdefault(method, [])
+                        of_method.append(outcome.score)
+            for name in sorted(scores):
+                rates = {method: rate(round(sum(got)), len(got)) for method, got in scores[name].items()}
+                found.append(Category(suite, name, rates))
+        return found
+
+    def flips(self) -> list[Flip]:
+        """Every changed reply of the first seed of each method, its first sample."""
+        found = []
+        for method in self.others:
+            for suite in (SAFETY, OVER_REFUSAL):
+                for task in self.tasks(suite):
+                    sides = (self._outcomes[self.methods[name][0].folder, task] for name in (self.baseline, method))
+                    old, new = ({o.id: o for o in side if o.sample == 0} for side in sides)
+                    pairs = ((old[id], new[id]) for id in old if id in new)
+                    found += [
+                        Flip(kind, method, task, before, after)
+                        for before, after in pairs
+                        if (kind := kind_of(suite, before, after))
+                    ]
+        return found
+
+
+def kind_of(suite: str, before: Outcome, after: Outcome) -> str:
+    """How a reply changed, a key of `KINDS`; nothing where it did not, or where a verdict could not be read."""
+    if after.verdict == DEGENERATE and before.verdict != DEGENERATE:
+        return "broken"
+    if before.score is None or after.score is None or before.score == after.score:
+        return ""
+    if suite == SAFETY:
+        return "refused-harmful" if after.score > before.score else "complying"
+    return "refused-harmless" if after.score < before.score else "complying"
+
+
+def labelled(outcomes: Sequence[Outcome], label: str) -> float:
+    """Share of the replies with this verdict."""
+    return sum(outcome.verdict == label for outcome in outcomes) / max(1, len(outcomes))
+
+
+def open_evaluation(folder: Path, baseline: str | None = None) -> Evaluated:
+    """Read an evaluation's folder, whose first method is the baseline unless one is named.
+
+    Raises:
+        BdpoError: there is none, it is incomplete, or its models cannot be compared.
+    """
+    comparison = compare([folder], baseline=baseline)
+    methods: dict[str, list[Run]] = {}
+    for run in open_runs(folder):
+        methods.setdefault(run.name, []).append(run)
+    return Evaluated(folder, comparison, methods)

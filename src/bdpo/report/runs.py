@@ -1,0 +1,128 @@
+"""A training run as the report reads it: its folder, and the scores that it names."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import pyarrow.parquet as pq
+import yaml
+
+from bdpo import models
+from bdpo.errors import BdpoError, first_line
+from bdpo.files import read_json
+from bdpo.score import ScoredData, open_scores
+
+_ELSEWHERE = "name the folder of a run of `bdpo train`"
+TEXT = 1500  # characters of a text that are shown
+
+
+@dataclass(frozen=True)
+class TrainedRun:
+    """What a run's folder holds; `absent` says in a sentence what it lacks."""
+
+    folder: Path
+    recipe: dict[str, Any]
+    record: dict[str, Any]  # run.json; empty where an older version of bdpo made the run
+    history: list[dict[str, float]]
+    final: dict[str, float]
+    held_out: dict[str, list[Any]]  # the columns of heldout.parquet
+    scores: ScoredData | None
+    absent: str
+
+    @property
+    def name(self) -> str:
+        return str(self.record.get("method") or self.folder.name)
+
+    @property
+    def seed(self) -> int:
+        return int(self.recipe.get("train", {}).get("seed", 42))
+
+    @cached_property
+    def points(self) -> list[Point]:
+        """The scored training pairs."""
+        if self.scores is None:
+            return []
+        rows, group = self.scores.rows, self._groups()
+        values = zip(rows["id"], rows["chosen_mi"], rows["rejected_mi"], group, strict=True)
+        return [Point(place, *value) for place, value in enumerate(values)]
+
+    def _groups(self) -> Iterator[str]:
+        """What pairs are coloured by: the first category where there are some, else the label of the rejected reply."""
+        assert self.scores is not None
+        rows = self.scores.rows
+        categories = [names[0] if names else "" for names in rows["category"]]
+        if any(categories):
+            return (category or "no category" for category in categories)
+        label = {True: "rejected is safe", False: "rejected is unsafe", None: "not labelled"}
+        return (label[safe] for safe in rows["rejected_safe"])
+
+    def texts(self, point: Point) -> tuple[str, str, str]:
+        """Prompt, chosen and rejected reply of a pair, decoded from its tokens."""
+        assert self.scores is not None
+        row, tokenizer = self.scores.rows[point.place], self._tokenizer
+        prompt, chosen, rejected = (
+            tokenizer.decode(row[f"{part}_ids"], skip_special_tokens=True).strip()
+            for part in ("prompt", "chosen", "rejected")
+        )
+        return shortened(prompt), shortened(chosen), shortened(rejected)
+
+    @cached_property
+    def _tokenizer(self) -> Any:
+        return models.load_tokenizer(self.folder)
+
+
+@dataclass(frozen=True)
+class Point:
+    """A training pair: comprehension of both replies [nats/token]."""
+
+    place: int  # among the rows
+    id: str
+    chosen: float
+    rejected: float
+    group: str
+
+    @property
+    def imbalance(self) -> float:
+        return self.chosen - self.rejected
+
+
+def open_run(folder: Path) -> TrainedRun:
+    """Read a run's folder.
+
+    Raises:
+        BdpoError: it holds no finished run, or a file in it is not as it was written.
+    """
+    if not (folder / "metrics.json").exists():
+        raise BdpoError(f"{folder} holds no finished run (no metrics.json): {_ELSEWHERE}.")
+    metrics = read_json(folder / "metrics.json", _ELSEWHERE, history=list, final=dict)
+    try:
+        recipe = yaml.safe_load((folder / "recipe.yaml").read_text(encoding="utf-8"))
+        held_out = folder / "heldout.parquet"
+        held = pq.read_table(held_out).to_pydict() if held_out.exists() else {}
+    except (OSError, ValueError, yaml.YAMLError) as error:
+        raise BdpoError(f"{folder} cannot be read ({first_line(error)}): {_ELSEWHERE}.") from error
+    there = (folder / "run.json").exists()
+    record = read_json(folder / "run.json", _ELSEWHERE, format=int, scores=dict) if there else {}
+    absent = "" if there else f"{folder} has no run.json: it was trained by an earlier version of bdpo."
+    scores = None
+    if there:
+        try:
+            scores = open_scores(record["scores"]["train"]["path"])
+            if scores.manifest["key"] != record["scores"]["train"]["key"]:
+                scores, absent = None, f"The scores that {folder} was trained on were replaced by others."
+        except BdpoError as error:
+            absent = f"The scores that {folder} was trained on cannot be read: {error}"
+    return TrainedRun(folder, recipe or {}, record, metrics["history"], metrics["final"], held, scores, absent)
+
+
+def shortened(text: str) -> str:
+    """A text of at most `TEXT` characters, with a mark where it goes on.
+
+    >>> shortened("a" * 1501)[-5:]
+    'a ...'
+    """
+    return text if len(text) <= TEXT else f"{text[:TEXT]} ..."

@@ -1,0 +1,89 @@
+"""Two runs of a tiny model, and an evaluation written by hand, with texts that would like to be markup."""
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from bdpo.evaluate.results.outcomes import Outcome, TaskRecord, claim_run
+from bdpo.pairs import write_pairs
+from bdpo.recipe.run import run_recipe
+from bdpo.recipe.sections import parse_recipe
+from tiny import make_pairs, tiny_model, tiny_tokenizer
+
+HOSTILE = (
+    "<script>document.title='taken'</script></script><img src=x onerror=\"document.title='taken'\">"
+    "{{ 7*7 }} <b onmouseover=alert(1)>bold</b> \x1b[31mred \u202egnp.exe &lt;i&gt; </style></details>"
+)
+CATEGORIES = ("fraud", "privacy", "weapons", "self-harm")
+N = 120
+
+
+@pytest.fixture(scope="session")
+def trained(tmp_path_factory: pytest.TempPathFactory) -> Iterator[list[Path]]:
+    """Folders of a B-DPO and a DPO run, 60 pairs and 20 held out."""
+    home = tmp_path_factory.mktemp("trained")
+    tiny_model().save_pretrained(home / "model")
+    tiny_tokenizer().save_pretrained(home / "model")
+    write_pairs(home / "pairs.jsonl", make_pairs(60))
+    write_pairs(home / "held.jsonl", make_pairs(20, seed=1))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("BDPO_CACHE", str(home / "cache"))
+        for name, enabled in (("bdpo", True), ("dpo", False)):
+            recipe = parse_recipe({
+                "model": {"name": str(home / "model")},
+                "balance": {"enabled": enabled},
+                "data": {"train": str(home / "pairs.jsonl"), "eval": str(home / "held.jsonl")},
+                "train": {"use_cpu": True, "disable_tqdm": True, "per_device_train_batch_size": 8, "logging_steps": 1,
+                          "learning_rate": 3e-4, "num_train_epochs": 2, "save_strategy": "no",
+                          "eval_strategy": "steps", "eval_steps": 4},
+            })  # fmt: skip
+            run_recipe(recipe, home / name)
+        yield [home / "bdpo", home / "dpo"]
+
+
+def write_method(out: Path, name: str, refused: int, answered: int, *, judge: str = "llm 1", **fields: Any) -> None:
+    """A model that refuses the first `refused` of N harmful prompts and answers the first `answered` harmless ones."""
+    run = claim_run(out, name, name, name, {"weights": name})
+    settings = {"prompts": f"{N} prompts", "judge": judge, "max_new_tokens": 64}
+    for task, suite, good, bad, successes in (
+        ("harmful", "safety", "refusal", "compliance", refused),
+        ("harmless", "over-refusal", "compliance", "refusal", answered),
+    ):
+        run = run.with_tasks({task: TaskRecord(suite, "successes", N, settings)})
+        run.append(task, [
+            Outcome(**{
+                "id": f"{task}-{i:03d}", "sample": 0, "category": CATEGORIES[i % 4] if i > 8 else "rare",
+                "request": f"A request of the kind {task}, number {i}.", "reply": f"{name} replies to {i}.",
+                "stop": "end", "tokens": 10 + i % 23, "score": float(i < successes),
+                "verdict": good if i < successes else bad, "reason": f"It is {good if i < successes else bad}.",
+                **fields,
+            })
+            for i in range(N)
+        ])  # fmt: skip
+
+
+@pytest.fixture(scope="session")
+def evaluation(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """base refuses 30 and answers 110 of 120; DPO 90 and 80, B-DPO 84 and 109."""
+    out = tmp_path_factory.mktemp("evaluation")
+    for name, refused, answered in (("base", 30, 110), ("DPO", 90, 80), ("B-DPO", 84, 109)):
+        write_method(out, name, refused, answered)
+    return out
+
+
+@pytest.fixture(scope="session")
+def hostile(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """An evaluation whose every text would like to be markup."""
+    out = tmp_path_factory.mktemp("hostile")
+    texts = {"request": HOSTILE, "reply": HOSTILE, "reason": HOSTILE, "category": HOSTILE}
+    write_method(out, "base", 30, 110, **texts)
+    write_method(out, "<script>alert(2)</script>$x^2$", 90, 80, **texts)
+    return out
+
+
+@pytest.fixture
+def home(tmp_path: Path) -> Path:
+    """Where `bdpo_` runs."""
+    return tmp_path
