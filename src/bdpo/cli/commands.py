@@ -16,8 +16,8 @@ from typing import Annotated, Literal, NoReturn
 import typer
 
 from bdpo.cli.evaluate import EPILOG, TrustRemoteCode, evaluate_app
-from bdpo.cli.sweep import sweep_app
 from bdpo.cli.report import report_app
+from bdpo.cli.sweep import sweep_app
 from bdpo.errors import BdpoError
 from bdpo.processes import first_to_say, stoppable, unstoppable
 from bdpo.terminal import say, steady_streams, visible
