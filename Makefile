@@ -1,10 +1,10 @@
-# `make demo` shows the whole way, `make test` runs the tests, `make faults` stops and damages runs; all set up
-# .venv first.
+# `make demo` shows the whole way, `make test` runs the tests, `make faults` stops and damages runs, `make
+# browser` looks at the report in Chromium; all set up .venv first.
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: demo test faults install lint clean
+.PHONY: demo test faults browser install lint clean
 
 demo: $(VENV)/installed
 	$(BIN)/bdpo demo
@@ -14,6 +14,10 @@ test: $(VENV)/installed
 
 faults: $(VENV)/installed
 	OMP_NUM_THREADS=1 $(BIN)/python tests/faults
+
+browser: $(VENV)/installed
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[browser]'
+	HF_HUB_OFFLINE=1 $(BIN)/python -m pytest -rs tests/report/test_browser.py
 
 install: $(VENV)/installed
 

@@ -71,6 +71,8 @@ def imbalance(run: TrainedRun) -> Drawn | None:
 
 def curves(runs: Sequence[TrainedRun], colors: Mapping[str, str]) -> list[Drawn]:
     """The curves of training, those that there are; `colors` by the name of a run."""
+    if not runs:
+        return []
     drawn = [_loss(runs, colors), *(_gap(run, i, colors) for i, run in enumerate(runs)), _log_ratios(runs, colors)]
     drawn += [_terciles(run, i) for i, run in enumerate(runs)]
     return [figure for figure in [*drawn, _evaluated(runs, colors)] if figure is not None]
