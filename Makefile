@@ -1,10 +1,10 @@
-# `make demo` shows the whole way, `make test` runs the tests, `make faults` stops and damages runs; these
-# set up .venv first. `make package` builds sdist and wheel into dist/.
+# `make demo` shows the whole way, `make test` runs the tests, `make faults` stops and damages runs, `make
+# browser` looks at the report in Chromium; these set up .venv first. `make package` builds sdist and wheel.
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: demo test faults package install lint clean
+.PHONY: demo test faults browser package install lint clean
 
 demo: $(VENV)/installed
 	$(BIN)/bdpo demo
@@ -19,6 +19,10 @@ package:
 	$(PYTHON) -m venv build/venv
 	build/venv/bin/python -m pip install --quiet --disable-pip-version-check build
 	build/venv/bin/python -m build --outdir dist .
+
+browser: $(VENV)/installed
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[browser]'
+	HF_HUB_OFFLINE=1 $(BIN)/python -m pytest -rs tests/report/test_browser.py
 
 install: $(VENV)/installed
 

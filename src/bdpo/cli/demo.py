@@ -22,6 +22,7 @@ from bdpo.recipe.data import read_data
 from bdpo.recipe.parts import load_model
 from bdpo.recipe.run import run_recipe
 from bdpo.recipe.sections import parse_recipe
+from bdpo.report.page import write_report
 from bdpo.score import score
 from bdpo.score.summary import summarise_scores
 from bdpo.terminal import plain, say
@@ -68,6 +69,7 @@ def run_demo(out: Path, *, pairs: int, console: Console) -> Path:
     evaluate(local_models([("before", "starter"), ("after", str(out))]), tasks, out / "evaluation", judge)
     comparison_grids(compare([out / "evaluation"]))[-1].render(console)  # each suite has one benchmark here
     console.print(sample_replies(*open_runs(out / "evaluation")))
+    write_report([out], out / "report.html")
     say(
         console,
         f"\nThe run lies in {out}: the adapter, recipe.yaml, metrics.json and README.md, its model card."
@@ -76,7 +78,8 @@ def run_demo(out: Path, *, pairs: int, console: Console) -> Path:
         "p < 0.05, and the judge of rules needs a word of refusal, which most refusals of the starter data do without: "
         "this shows the way, not a safer model. docs/evaluation.md has the larger evaluation. Next, on your own pairs:"
         "\n  bdpo data check YOUR_PAIRS.jsonl"
-        "\n  bdpo train --config recipes/starter.yaml --set data.train=YOUR_PAIRS.jsonl --out runs/mine",
+        "\n  bdpo train --config recipes/starter.yaml --set data.train=YOUR_PAIRS.jsonl --out runs/mine"
+        f"\nAll of it on one page, for your browser: {out / 'report.html'}",
     )
     return out
 

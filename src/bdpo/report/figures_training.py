@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 import torch
 
-from bdpo.method.balance import WEIGHTINGS
+from bdpo.method.balance import WEIGHTINGS, Fit
 from bdpo.report.drawing import GRID, INK, SERIES, SHADE, Drawn, axes, color, words
 from bdpo.report.runs import TrainedRun
 
@@ -56,11 +56,12 @@ def imbalance(run: TrainedRun) -> Drawn | None:
         axis.set(xlabel="imbalance d = chosen - rejected [nats/token]", ylabel="pairs")
         weighting = run.recipe.get("balance", {}).get("weighting", "sigmoid")
         if tau and weighting == "sigmoid":
-            for edge in (-tau, tau):
+            fit = Fit(tau, run.record.get("mean_imbalance", 0.0))
+            for edge in (fit.mean - tau, fit.mean + tau):
                 axis.axvline(edge, color=INK, lw=0.8, ls=":")
-            axis.text(tau, axis.get_ylim()[1], " tau", va="top")
+            axis.text(fit.mean + tau, axis.get_ylim()[1], " tau", va="top")
             grid = torch.linspace(min(d), max(d), 100, dtype=torch.float64)
-            w_c, _ = WEIGHTINGS[weighting](grid, torch.zeros_like(grid), tau)
+            w_c, _ = WEIGHTINGS[weighting](grid - fit.mean, torch.zeros_like(grid), fit)
             twin = axis.twinx()
             twin.plot(grid.tolist(), w_c.tolist(), color=SERIES[2])
             twin.set(ylim=(0, 2), ylabel="weight of the chosen reply w_c")
@@ -71,6 +72,8 @@ def imbalance(run: TrainedRun) -> Drawn | None:
 
 def curves(runs: Sequence[TrainedRun], colors: Mapping[str, str]) -> list[Drawn]:
     """The curves of training, those that there are; `colors` by the name of a run."""
+    if not runs:
+        return []
     drawn = [_loss(runs, colors), *(_gap(run, i, colors) for i, run in enumerate(runs)), _log_ratios(runs, colors)]
     drawn += [_terciles(run, i) for i, run in enumerate(runs)]
     return [figure for figure in [*drawn, _evaluated(runs, colors)] if figure is not None]
