@@ -97,6 +97,8 @@ BY_HAND = {
         0.1 * softplus(ODDS[5.5] + 1.25 * (ODDS[6] - ODDS[5.5]) - ODDS[2.5] - 0.5 * (ODDS[2] - ODDS[2.5])) + 2,
     ),
     "safedpo": (softplus(9.7), softplus(10 - 0.225)),
+    "dpo_shift": (softplus(-0.1 * (2 + 0.95)), softplus(-0.1 * (1 + 0.95 * 1.25))),
+    "bpo": (softplus(-0.1 * 0.3), softplus(-0.1 * 0.3 * 1.25)),
 }
 
 
@@ -212,9 +214,39 @@ def test_log_odds_near_certainty_and_far_from_it() -> None:
     assert_close(losses._log_odds(x.float()).double(), losses._log_odds(x), rtol=1e-5, atol=1e-5)
 
 
+def test_dpo_shift_is_dpo_at_1_and_trains_the_rejected_side_less_below() -> None:
+    logps, weights = make_pairs(), make_weights()
+    assert_close(pair_losses("dpo_shift", logps, weights, dpo_lambda=1.0), pair_losses("dpo", logps, weights))
+    of_chosen, of_rejected = torch.autograd.grad(
+        pair_losses("dpo_shift", logps, dpo_lambda=0.5).sum(), (logps.chosen, logps.rejected)
+    )
+    assert_close(of_rejected, -0.5 * of_chosen)
+
+
+def test_bpo_trains_the_side_that_lags() -> None:
+    # Delta = (2, -1): min(2, alpha) is the rejected side at alpha 0.3, the chosen one at alpha 3
+    for alpha, lagging in ((0.3, "rejected"), (3.0, "chosen")):
+        chosen, rejected = (getattr(EXAMPLE, side).clone().requires_grad_() for side in ("chosen", "rejected"))
+        moved = dataclasses.replace(EXAMPLE, chosen=chosen, rejected=rejected)
+        pair_losses("bpo", moved, alpha=alpha).sum().backward()
+        assert [side for side, of in (("chosen", chosen), ("rejected", rejected)) if of.grad.item()] == [lagging]
+
+
 # --- the table --------------------------------------------------------------------------------------------
 def test_the_table_holds_what_the_package_promises() -> None:
-    assert list(LOSSES) == ["dpo", "ipo", "hinge", "robust", "dpop", "cpo", "simpo", "orpo", "safedpo"]
+    assert list(LOSSES) == [
+        "dpo",
+        "ipo",
+        "hinge",
+        "robust",
+        "dpop",
+        "cpo",
+        "simpo",
+        "orpo",
+        "safedpo",
+        "dpo_shift",
+        "bpo",
+    ]
     for name, loss in LOSSES.items():
         assert name == loss.function.__name__ and "arXiv:" in inspect.getdoc(loss.function)
         assert set(inspect.signature(loss.function).parameters) >= {"logps", "weights", "beta"}

@@ -41,10 +41,8 @@ class Home:
     folder: Path
 
     def recipe(self, name: str, *, accumulation: int = 1, **train: Any) -> dict[str, Any]:
-        """LoRA (its weights of pairs drawn over all pairs) or full weights; 20 steps of 4 pairs over four epochs.
-
-        Where 2 processes go, that is.
-        """
+        """LoRA (each pair with another's weights) or full weights; 20 steps of 4 pairs over four epochs, where 2
+        processes go."""
         content: dict[str, Any] = {
             "model": {"name": str(self.folder / ("tied" if name == "full" else "model"))},
             "data": {"train": str(self.folder / "pairs.jsonl"), "eval": str(self.folder / "held.jsonl")},

@@ -2,6 +2,7 @@
 
 comprehension.py  log-likelihoods -> mutual information [nats/token]
 balance.py        mutual information -> weights and scale
+logps.py          log-probabilities of pairs -> the statistics that losses compare
 losses.py         log-ratios -> loss and rewards; the table of losses
 metrics.py        per-pair statistics -> what is logged
 """

@@ -32,107 +32,23 @@ from torch import Tensor
 from torch.nn.functional import logsigmoid
 
 from bdpo.errors import BdpoError, unknown
-
-
-@dataclass(frozen=True, eq=False)
-class PairLogps:
-    """Log-probabilities of B pairs; all (B,), sums over the response's tokens [nats].
-
-    float32 or float64; bfloat16 is refused, as near -200 nats its steps are of one nat.
-    """
-
-    chosen: Tensor  # log pi_theta(y_c | x), with gradient
-    rejected: Tensor
-    ref_chosen: Tensor  # log pi_0(y_c | x), without gradient
-    ref_rejected: Tensor
-    chosen_lengths: Tensor  # T of each response, whole numbers of at least 1
-    rejected_lengths: Tensor
-    chosen_unsafe: Tensor | None = None  # 1 where the response is labelled unsafe, else 0; for safedpo
-    rejected_unsafe: Tensor | None = None
-
-    def __post_init__(self) -> None:
-        for name, tensor in vars(self).items():
-            if tensor is not None and (tensor.dim() != 1 or tensor.shape != self.chosen.shape):
-                shapes = f"{name} has {tuple(tensor.shape)}, chosen {tuple(self.chosen.shape)}"
-                raise BdpoError(f"PairLogps takes tensors of one shape (B,): {shapes}.")
-        for name in ("chosen", "rejected", "ref_chosen", "ref_rejected"):
-            dtype = getattr(self, name).dtype
-            if dtype not in (torch.float32, torch.float64):
-                raise BdpoError(f"Log-probabilities must be float32 or float64: {name} is {dtype}.")
-
-
-@dataclass(frozen=True, eq=False)
-class PairWeights:
-    """Effective weights of B pairs, both (B,), dimensionless: s * w_c and s * w_r."""
-
-    chosen: Tensor
-    rejected: Tensor
-
-
-Weights = PairWeights | None  # None: weights of 1
-
-EXAMPLE = PairLogps(  # Delta_c = 2, Delta_r = -1; per token -2 and -6
-    chosen=torch.tensor([-8.0], dtype=torch.float64),
-    rejected=torch.tensor([-12.0], dtype=torch.float64),
-    ref_chosen=torch.tensor([-10.0], dtype=torch.float64),
-    ref_rejected=torch.tensor([-11.0], dtype=torch.float64),
-    chosen_lengths=torch.tensor([4]),
-    rejected_lengths=torch.tensor([2]),
-    chosen_unsafe=torch.tensor([False]),
-    rejected_unsafe=torch.tensor([True]),
+from bdpo.method.logps import (
+    EXAMPLE as EXAMPLE,
 )
-
-
-# --- the statistics that are compared -----------------------------------------------------------------
-def log_ratios(logps: PairLogps, weights: Weights = None) -> tuple[Tensor, Tensor]:
-    """Balanced log-ratios k_c Delta_c and k_r Delta_r, two (B,) [nats].
-
-    >>> c, r = log_ratios(EXAMPLE, PairWeights(torch.tensor([0.5]), torch.tensor([1.25])))
-    >>> c.item(), r.item()
-    (1.0, -1.25)
-    """
-    chosen, rejected = logps.chosen - logps.ref_chosen, logps.rejected - logps.ref_rejected
-    if weights is None:
-        return chosen, rejected
-    return _like(weights.chosen, chosen) * chosen, _like(weights.rejected, rejected) * rejected
-
-
-def balanced_logps(logps: PairLogps, weights: Weights = None) -> tuple[Tensor, Tensor]:
-    """Balanced log-probabilities lp~(y) = ref + k_y (logp - ref), two (B,) [nats]; may exceed 0.
-
-    >>> c, r = balanced_logps(EXAMPLE, PairWeights(torch.tensor([0.5]), torch.tensor([1.25])))
-    >>> c.item(), r.item()
-    (-9.0, -12.25)
-    """
-    if weights is None:
-        return logps.chosen, logps.rejected
-    return (
-        _blend(logps.chosen, logps.ref_chosen, weights.chosen),
-        _blend(logps.rejected, logps.ref_rejected, weights.rejected),
-    )
-
-
-def _margin(logps: PairLogps, weights: Weights, beta: float) -> Tensor:
-    """m = beta (k_c Delta_c - k_r Delta_r), (B,)."""
-    chosen, rejected = log_ratios(logps, weights)
-    return beta * (chosen - rejected)
-
-
-def _mean_logps(logps: PairLogps) -> tuple[Tensor, Tensor]:
-    """Log-probability per token, two (B,) [nats/token]."""
-    return logps.chosen / logps.chosen_lengths, logps.rejected / logps.rejected_lengths
-
-
-def _blend(value: Tensor, reference: Tensor, weight: Tensor) -> Tensor:
-    """reference + weight * (value - reference), written so that weight 1 and value = reference are exact."""
-    return value + (_like(weight, value) - 1) * (value - reference)
-
-
-def _like(weight: Tensor, value: Tensor) -> Tensor:
-    """The weight in the value's dtype and device: the balance is float64, the loss stays as it is."""
-    if weight.shape != value.shape:
-        raise BdpoError(f"The weights have shape {tuple(weight.shape)}, the pairs {tuple(value.shape)}.")
-    return weight.to(value)
+from bdpo.method.logps import (
+    PairLogps as PairLogps,
+)
+from bdpo.method.logps import (
+    PairWeights as PairWeights,
+)
+from bdpo.method.logps import (
+    Weights,
+    balanced_logps,
+    blend,
+    log_ratios,
+    margin,
+    mean_logps,
+)
 
 
 def _log_odds(mean_logp: Tensor) -> Tensor:
@@ -162,8 +78,8 @@ def dpo(logps: PairLogps, weights: Weights = None, *, beta: float = 0.1, label_s
     >>> f"{dpo(EXAMPLE, PairWeights(torch.tensor([0.5]), torch.tensor([1.25]))).item():.6f}"
     '0.586962'
     """
-    margin = _margin(logps, weights, beta)
-    return -(1 - label_smoothing) * logsigmoid(margin) - label_smoothing * logsigmoid(-margin)
+    m = margin(logps, weights, beta)
+    return -(1 - label_smoothing) * logsigmoid(m) - label_smoothing * logsigmoid(-m)
 
 
 def ipo(logps: PairLogps, weights: Weights = None, *, beta: float = 0.1) -> Tensor:
@@ -190,7 +106,7 @@ def hinge(logps: PairLogps, weights: Weights = None, *, beta: float = 0.1) -> Te
     >>> f"{hinge(EXAMPLE).item():.6f}"
     '0.700000'
     """
-    return torch.relu(1 - _margin(logps, weights, beta))
+    return torch.relu(1 - margin(logps, weights, beta))
 
 
 def robust(logps: PairLogps, weights: Weights = None, *, beta: float = 0.1, label_smoothing: float = 0.1) -> Tensor:
@@ -205,8 +121,8 @@ def robust(logps: PairLogps, weights: Weights = None, *, beta: float = 0.1, labe
     >>> f"{robust(EXAMPLE).item():.6f}"
     '0.516855'
     """
-    margin = _margin(logps, weights, beta)
-    clean, flipped = -logsigmoid(margin), -logsigmoid(-margin)
+    m = margin(logps, weights, beta)
+    clean, flipped = -logsigmoid(m), -logsigmoid(-m)
     return ((1 - label_smoothing) * clean - label_smoothing * flipped) / (1 - 2 * label_smoothing)
 
 
@@ -224,7 +140,7 @@ def dpop(logps: PairLogps, weights: Weights = None, *, beta: float = 0.3, penalt
     '0.341154 7.350642'
     """
     fall = torch.relu(logps.ref_chosen - logps.chosen)
-    return -logsigmoid(_margin(logps, weights, beta) - beta * penalty * fall)
+    return -logsigmoid(margin(logps, weights, beta) - beta * penalty * fall)
 
 
 def cpo(logps: PairLogps, weights: Weights = None, *, beta: float = 0.1) -> Tensor:
@@ -269,12 +185,12 @@ def orpo(logps: PairLogps, weights: Weights = None, *, beta: float = 0.1) -> Ten
     >>> f"{orpo(EXAMPLE).item():.6f}"
     '0.001575'
     """
-    chosen, rejected = map(_log_odds, _mean_logps(logps))
+    chosen, rejected = map(_log_odds, mean_logps(logps))
     if weights is not None:
         ref_chosen = _log_odds(logps.ref_chosen / logps.chosen_lengths)
         ref_rejected = _log_odds(logps.ref_rejected / logps.rejected_lengths)
-        chosen = _blend(chosen, ref_chosen, weights.chosen)
-        rejected = _blend(rejected, ref_rejected, weights.rejected)
+        chosen = blend(chosen, ref_chosen, weights.chosen)
+        rejected = blend(rejected, ref_rejected, weights.rejected)
     return -beta * logsigmoid(chosen - rejected)
 
 
@@ -293,9 +209,41 @@ def safedpo(logps: PairLogps, weights: Weights = None, *, beta: float = 0.1, saf
     """
     if logps.chosen_unsafe is None or logps.rejected_unsafe is None:
         raise BdpoError("The loss 'safedpo' needs pairs with chosen_safe and rejected_safe labels.")
-    margin = _margin(logps, weights, beta)
-    unsafe_gap = logps.rejected_unsafe.to(margin) - logps.chosen_unsafe.to(margin)
-    return -logsigmoid(margin - unsafe_gap * safety_margin)
+    m = margin(logps, weights, beta)
+    unsafe_gap = logps.rejected_unsafe.to(m) - logps.chosen_unsafe.to(m)
+    return -logsigmoid(m - unsafe_gap * safety_margin)
+
+
+def dpo_shift(logps: PairLogps, weights: Weights = None, *, beta: float = 0.1, dpo_lambda: float = 0.95) -> Tensor:
+    """DPO-Shift, arXiv:2502.07599, as in its authors' code (github.com/Meaquadddd/DPO-Shift, dposhift_trainer.py).
+
+        L = -log sigma(beta (k_c Delta_c - dpo_lambda k_r Delta_r))
+
+    dpo_lambda, the paper's f(lambda), is constant here ("fixed" there); 1 gives DPO.
+
+    By hand: log(1 + e^-(0.1 * (2 + 0.95))) = 0.556486.
+
+    >>> f"{dpo_shift(EXAMPLE).item():.6f}"
+    '0.556486'
+    """
+    chosen, rejected = log_ratios(logps, weights)
+    return -logsigmoid(beta * (chosen - dpo_lambda * rejected))
+
+
+def bpo(logps: PairLogps, weights: Weights = None, *, beta: float = 0.1, alpha: float = 0.3) -> Tensor:
+    """BPO, arXiv:2506.03557, as in its authors' code (github.com/sunlin-ai/BPO, `balance_logistic_alpha`).
+
+        L = -log sigma(beta min(k_c Delta_c, -alpha k_r Delta_r))
+
+    alpha is the paper's gap adaptor. Only the side that lags is trained; at a tie each has half of the gradient.
+
+    By hand: log(1 + e^-(0.1 * min(2, 0.3))) = 0.678260.
+
+    >>> f"{bpo(EXAMPLE).item():.6f}"
+    '0.678260'
+    """
+    chosen, rejected = log_ratios(logps, weights)
+    return -logsigmoid(beta * torch.minimum(chosen, -alpha * rejected))
 
 
 def nll(logps: PairLogps) -> Tensor:
@@ -309,7 +257,7 @@ def nll(logps: PairLogps) -> Tensor:
     >>> nll(EXAMPLE).item()
     2.0
     """
-    return -_mean_logps(logps)[0]
+    return -mean_logps(logps)[0]
 
 
 # --- the table ----------------------------------------------------------------------------------------
@@ -329,9 +277,11 @@ LOSSES: dict[str, Loss] = {
     "robust": Loss(robust),
     "dpop": Loss(dpop),
     "cpo": Loss(cpo, nll_weight=1.0, reward=balanced_logps),
-    "simpo": Loss(simpo, reward=_mean_logps),
-    "orpo": Loss(orpo, nll_weight=1.0, reward=_mean_logps),
+    "simpo": Loss(simpo, reward=mean_logps),
+    "orpo": Loss(orpo, nll_weight=1.0, reward=mean_logps),
     "safedpo": Loss(safedpo),
+    "dpo_shift": Loss(dpo_shift),
+    "bpo": Loss(bpo),
 }
 
 

@@ -24,7 +24,8 @@ from bdpo.files import follow_umask
 from bdpo.forward.allocator import keep_freed_memory
 from bdpo.forward.layout import Layout
 from bdpo.forward.logprobs import branch_logps, choose_layout
-from bdpo.method.losses import PairLogps, PairWeights, pair_losses, rewards
+from bdpo.method.logps import PairLogps, PairWeights
+from bdpo.method.losses import pair_losses, rewards
 from bdpo.method.metrics import COLUMNS, PairStatistics, summarise, tercile_edges
 from bdpo.train.batches import PairBatch, PairCollator, ScoredRows, StepLoader, StepSampler
 from bdpo.train.config import BDPOConfig
