@@ -14,7 +14,7 @@ import bdpo.sweep.cells
 from bdpo.evaluate.results.outcomes import open_runs
 from bdpo.files import one_at_a_time
 from bdpo.recipe.run import run_recipe
-from bdpo.sweep.plan import load_study
+from bdpo.sweep.plan import Study, cells, load_study
 from tiny import Bdpo
 
 METHODS = ("--method", "DPO=balance.enabled=false", "--method", "B-DPO=", "--method", "off=balance.temperature=.inf")
@@ -192,6 +192,35 @@ def test_the_study_that_ci_runs(bdpo_: Bdpo, home: Path) -> None:
     assert compared["settings"]["preferences"]["prompts"].startswith("12 (") and list(compared["methods"]) == [
         "base", "DPO", "B-DPO",
     ]  # fmt: skip
+
+
+def test_a_grid_varies_what_a_method_leaves_open(home: Path) -> None:
+    study = Study(
+        recipe="recipe.yaml",
+        methods={"DPO": "balance.enabled=false", "B-DPO": "", "B-DPO 2": "loss.beta=0.2"},
+        grid=("balance.temperature=0.5,2", "loss.beta=0.1,0.3"),
+    )
+    base, *found = cells(study, Path("never"))
+    assert [cell.label for cell in found] == [
+        *(f"DPO loss.beta={beta}" for beta in ("0.1", "0.3")),
+        *(f"B-DPO balance.temperature={t} loss.beta={beta}" for t in ("0.5", "2") for beta in ("0.1", "0.3")),
+        *(f"B-DPO 2 balance.temperature={t}" for t in ("0.5", "2")),
+    ]
+    options = [cell.recipe.options() for cell in found]
+    assert [(o.temperature, o.beta) for o in options[2:4]] == [(0.5, 0.1), (0.5, 0.3)]
+    assert (options[-1].temperature, options[-1].beta) == (2, 0.2)
+    assert len({cell.recipe.score.dir for cell in found}) == 1 and base.seed is None
+
+
+def test_cells_on_other_pairs_have_other_scores_and_models_no_common_base(home: Path) -> None:
+    study = Study(recipe="recipe.yaml", grid=("data.limit=4,6", "balance.temperature=1,2"))
+    found = [cell for cell in cells(study, Path("never")) if cell.seed is not None]
+    dirs = [cell.recipe.score.dir for cell in found]
+    assert dirs[0] == dirs[1] != dirs[2] == dirs[3]
+    swapped = Study(recipe="recipe.yaml", methods={"DPO": "", "SafeDPO": "loss.name=safedpo"})
+    assert len({cell.recipe.score.dir for cell in cells(swapped, Path("never"))[1:]}) == 2, "it swaps pairs"
+    models = Study(recipe="recipe.yaml", grid=("model.name=model,other",))
+    assert [cell.seed for cell in cells(models, Path("never"))] == [1, 1]
 
 
 MISTAKES = {

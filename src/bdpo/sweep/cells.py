@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Literal
@@ -76,6 +77,7 @@ def run_cell(cell: Cell, tasks: Sequence[Task], judge: Judge) -> None:
             _score_once(cell.recipe)
             resume = find_checkpoints(cell.folder).complete is not None
             run_recipe(cell.recipe, cell.folder, resume=resume, callbacks=evaluation_callbacks(cell.recipe))
+            gc.collect()  # a trainer is a ring of references, which would hold its model while the next one is loaded
         if not is_evaluated(cell.label, cell.evaluation, tasks):
             evaluate_cells([cell], tasks, cell.evaluation, judge)
 

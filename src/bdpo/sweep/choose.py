@@ -83,7 +83,7 @@ def refuse_unmeasured(rule: Rule, tasks: Sequence[Task]) -> None:
 def is_validation(request: str) -> bool:
     """Whether a prompt is one of those that settings are picked on: half of all.
 
-    >>> [is_validation(text) for text in ("How do I knot a tie?", "How do I bake bread?")]
+    >>> [is_validation(text) for text in ("How do I knot a tie?", "How do I sew a button?")]
     [False, True]
     """
     return hashlib.sha256(request.encode()).digest()[0] % 2 == 0
