@@ -14,6 +14,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
+from numpy.typing import NDArray
 
 from bdpo.evaluate.results.clustered import Clusters, clustered_difference, clustered_mean
 from bdpo.evaluate.results.outcomes import Run
@@ -63,8 +64,8 @@ def _rows(
     others = [name for name in parts if name != baseline]
     about = f"against {baseline}" + (f"; differences to {others[0]}" if len(others) > 1 else "")
     measures: list[tuple[str, str, Callable[[Array, int], Array], list[str]]] = [
-        ("", "ranking accuracy by kind, of log-probabilities", lambda m, k: (m > 0) * 1.0, [baseline, *others]),
-        (" reward", f"reward accuracy by kind, {about}", lambda m, k: (m > reference[k]) * 1.0, others),
+        ("", "ranking accuracy by kind, of log-probabilities", lambda m, k: _share(m > 0), [baseline, *others]),
+        (" reward", f"reward accuracy by kind, {about}", lambda m, k: _share(m > reference[k]), others),
         (" log-ratio margin", f"mean log-ratio margin by kind [nats], {about}", lambda m, k: m - reference[k], others),
     ]  # fmt: skip
     rows = []
@@ -97,6 +98,10 @@ def _difference(
     if len(kinds) == 1 and not nats and _single(kinds) and _single(baseline):
         return compare_rates(kinds[0][0], baseline[0][0])
     return clustered_difference(kinds, [scores for scores, _ in baseline])
+
+
+def _share(won: NDArray[np.bool_]) -> Array:
+    return won.astype(np.float64)
 
 
 def _single(kinds: Sequence[tuple[Array, Clusters]]) -> bool:
