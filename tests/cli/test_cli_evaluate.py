@@ -49,6 +49,8 @@ def test_evaluate_then_compare(bdpo_: Bdpo, home: Path) -> None:
     rows = {row["name"]: row for row in comparison["rows"]}
     assert list(rows) == [
         "starter-unsafe", "starter-safe", "preferences", "preferences margin", "preferences reward",
+        *(f"preferences {kind}{what}" for kind in ("unsafe", "harmless", "balanced")
+          for what in ("", " reward", " log-ratio margin")),
         "safety", "over-refusal", "overall",
     ]  # fmt: skip
     margins = [[o.margin for o in run.whole("preferences")] for run in (base, dpo)]

@@ -31,11 +31,11 @@ DOCS = Path(__file__).parents[2] / "docs" / "metrics.md"
 
 # --- metrics -------------------------------------------------------------------------------------------------------
 def test_summarise_by_hand() -> None:
-    #        loss  r_c  r_r  D_c  D_r  T_c T_r  w_c  w_r  s    d
+    #        loss  r_c  r_r  D_c  D_r  T_c T_r  w_c  w_r  s    d    M  kind
     table = torch.tensor([
-        [0.5,  0.2, -0.1, 2.0, -1.0, 4., 2., 0.5, 1.5, 0.8, +1.0],
-        [0.7, -0.3,  0.1, -3.0, 1.0, 6., 4., 1.5, 0.5, 0.9, -1.0],
-        [0.3,  0.1,  0.1, 1.0,  1.0, 2., 1., 1.0, 1.0, 1.0,  0.0],
+        [0.5,  0.2, -0.1, 2.0, -1.0, 4., 2., 0.5, 1.5, 0.8, +1.0, 1., 0.],
+        [0.7, -0.3,  0.1, -3.0, 1.0, 6., 4., 1.5, 0.5, 0.9, -1.0, 1., 0.],
+        [0.3,  0.1,  0.1, 1.0,  1.0, 2., 1., 1.0, 1.0, 1.0,  0.0, 1., 0.],
     ])  # fmt: skip
     metrics = summarise(table, (-0.5, 1.0))  # an edge belongs to the upper third
     overall = {
@@ -52,6 +52,25 @@ def test_summarise_by_hand() -> None:
     assert metrics["imbalance_mid/rewards/margins"] == pytest.approx(0.0)
     assert metrics["imbalance_high/logratios/chosen_per_token"] == pytest.approx(0.5)
     assert len(metrics) == len(overall) + 3 * 12
+
+
+def test_kinds_are_averaged_alike() -> None:
+    table = torch.ones(4, len(COLUMNS))
+    columns = {
+        "reward_chosen": [0.2, -0.3, 0.4, 9.0], "reward_rejected": [0.1, 0.1, 0.5, 0.0],
+        "logratio_chosen": [2.0, -3.0, 4.0, 9.0], "logratio_rejected": [1.0, 1.0, 5.0, 0.0],
+        "margin": [-1.0, -1.0, 2.0, 9.0], "kind": [1.0, 1.0, 2.0, 0.0],
+    }  # fmt: skip
+    for name, values in columns.items():
+        table[:, COLUMNS.index(name)] = torch.tensor(values)
+    expected = {
+        "unsafe_ranking": 0.0, "harmless_ranking": 1.0, "balanced_ranking": 0.5,
+        "unsafe_accuracy": 0.5, "harmless_accuracy": 0.0, "balanced_accuracy": 0.25,
+        "unsafe_margin": -1.5, "harmless_margin": -1.0, "balanced_margin": -1.25,
+    }  # fmt: skip
+    metrics = summarise(table)
+    assert {name: metrics[name] for name in expected} == pytest.approx(expected)
+    assert "balanced_margin" not in summarise(table[:2])  # one kind is no balance
 
 
 def test_terciles_split_where_they_say_and_an_empty_one_is_left_out() -> None:
@@ -192,6 +211,8 @@ BY_PAIR = {
     "balance/rejected", "balance/scale",
 }  # fmt: skip
 EXTREMES = {f"balance/{side}_{end}" for side in ("chosen", "rejected", "scale") for end in ("min", "max")}
+BY_KIND = {f"eval_{kind}_{name}" for kind in ("unsafe", "harmless", "balanced")
+           for name in ("ranking", "accuracy", "margin")}  # fmt: skip
 OF_TRAINER = {"loss", "grad_norm", "learning_rate", "epoch"}
 
 
@@ -212,7 +233,7 @@ def test_exactly_these_names_are_logged(logged: tuple[set[str], set[str]]) -> No
     assert training - OF_TRAINER == BY_PAIR | EXTREMES | thirds
     losses = {"eval_loss", *(f"eval_imbalance_{third}/pair_loss" for third in ("low", "mid", "high"))}
     clock = {"eval_runtime", "eval_samples_per_second", "eval_steps_per_second", "epoch"}
-    assert evaluation - clock == losses | {f"eval_{name}" for name in BY_PAIR | EXTREMES | thirds}
+    assert evaluation - clock == losses | BY_KIND | {f"eval_{name}" for name in BY_PAIR | EXTREMES | thirds}
 
 
 def test_the_docs_page_defines_exactly_the_names_in_the_history(make: Make, held_out: ScoredData) -> None:

@@ -51,6 +51,7 @@ Seed = Annotated[int, typer.Option(help="Seed of the draw, the transforms and th
 Transform = Annotated[str, typer.Option(help="Ask in other wordings: base64, gcg-suffix, ...; with commas.")]
 Pairs = Annotated[str | None, typer.Option(help="Preference data: which replies the model ranks higher.")]
 PairsSplit = Annotated[str | None, typer.Option(help="Split of --pairs, such as test or validation.")]
+PairsKind = Annotated[str | None, typer.Option(help="Column of --pairs that says unsafe or harmless.")]
 Prefer = Annotated[str | None, typer.Option(help="--pairs is PKU-SafeRLHF: safety-protocol, safer or helpful.")]
 LmEval = Annotated[str, typer.Option("--lm-eval", help="Tasks of lm-evaluation-harness; with commas.")]
 MaxNewTokens = Annotated[int, typer.Option(help="Longest reply, in tokens.")]
@@ -76,8 +77,8 @@ Workers = Annotated[int, typer.Option(min=1, help="Requests at once to an endpoi
 @evaluate_app.command(epilog=EPILOG)
 def evaluate(
     models: Models, out: Out, suite: Suite = "starter", data_dir: DataDir = None, limit: Limit = None, seed: Seed = 0,
-    transform: Transform = "", pairs: Pairs = None, pairs_split: PairsSplit = None, prefer: Prefer = None,
-    lm_eval: LmEval = "", judge: Judge = "rules", judge_model: JudgeModel = None,
+    transform: Transform = "", pairs: Pairs = None, pairs_split: PairsSplit = None, pairs_kind: PairsKind = None,
+    prefer: Prefer = None, lm_eval: LmEval = "", judge: Judge = "rules", judge_model: JudgeModel = None,
     judge_endpoint: JudgeEndpoint = None, max_new_tokens: MaxNewTokens = 256, temperature: Temperature = 0.0,
     top_p: TopP = 1.0, samples: Samples = 1, batch_size: BatchSize = 25, dtype: Dtype = "float32",
     endpoint: Endpoint = None, workers: Workers = 16, chat_template: ChatTemplate = None,
@@ -97,6 +98,7 @@ def evaluate(
     from bdpo.evaluate.judges import make_judge
     from bdpo.evaluate.plan import Plan, plan_tasks
     from bdpo.evaluate.replies.collect import Sampling
+    from bdpo.evaluate.results.kind_table import kind_grids
     from bdpo.evaluate.results.tables import evaluation_grids
 
     console = Console()
@@ -117,11 +119,16 @@ def evaluate(
     else:
         subjects = evaluation.endpoint_models(named, endpoint, workers=workers, template_variables=variables)
     judged_by = make_judge(judge, model=judge_model, endpoint=judge_endpoint, workers=workers)
-    plan = Plan(suite, data_dir, limit, seed, _split(transform), pairs, pairs_split, prefer, sampling, filtered_is_safe)
+    plan = Plan(
+        suite, data_dir, limit, seed, _split(transform), pairs, pairs_split, pairs_kind, prefer, sampling,
+        filtered_is_safe,
+    )  # fmt: skip
     tasks, missing = plan_tasks(plan, judged_by, logps=endpoint is None)
     for why in missing.values():
         say(console, f"Left out: {why}")
     for grid in evaluation_grids(evaluation.evaluate(subjects, tasks, out, judged_by, harness)):
+        grid.render(console)
+    for grid in kind_grids(out):
         grid.render(console)
     say(console, f"Results: {out}. Next: bdpo compare {shlex.quote(str(out))}")
 

@@ -18,6 +18,7 @@ from bdpo.evaluate.judges import Judge
 from bdpo.evaluate.replies.collect import Sampling
 from bdpo.evaluate.results.outcomes import TaskRecord
 from bdpo.pairs import load_pairs
+from bdpo.pairs.kinds import pair_kind
 
 PREFERENCES = "preferences"
 
@@ -33,6 +34,7 @@ class Plan:
     transforms: tuple[str, ...] = ()  # each benchmark is asked under each of them; none: as it is
     pairs: str | None = None  # preference data whose chosen replies should be the likelier ones
     pairs_split: str | None = None
+    pairs_kind: str | None = None  # column of the pairs that says unsafe or harmless; None: labels and openings tell
     prefer: str | None = None  # of PKU-SafeRLHF, which reply is the chosen one
     sampling: Sampling = field(default_factory=Sampling)
     filtered_is_safe: bool = False  # what a provider's filter takes counts as refused; else it is not counted
@@ -105,7 +107,9 @@ def _task(name: str, scorer: Scorer, suite: str, items: list[Item], plan: Plan, 
 
 def _prompts(items: Sequence[Item]) -> str:
     """How many there are, and a hash of what is asked and of the right answers."""
-    asked = [(i.id, i.messages, i.request, i.answer, i.options, i.correct) for i in items]
+    asked = [
+        (i.id, i.messages, i.request, i.answer, i.options, i.correct, *([i.kind] if i.kind else [])) for i in items
+    ]
     return f"{len(items)} ({hashlib.sha256(json.dumps(asked).encode()).hexdigest()[:12]})"
 
 
@@ -116,9 +120,16 @@ def preference_items(plan: Plan) -> list[Item]:
         BdpoError: what reading raises, or a pair of plain text, which is no chat.
     """
     items = []
-    for pair in load_pairs(str(plan.pairs), split=plan.pairs_split, prefer=plan.prefer).pairs:
+    columns = {} if plan.pairs_kind is None else {"prompt_kind": plan.pairs_kind}
+    for pair in load_pairs(str(plan.pairs), split=plan.pairs_split, prefer=plan.prefer, columns=columns).pairs:
         if isinstance(pair.prompt, str):
             raise BdpoError(f"--pairs {plan.pairs}: pair {pair.id} is plain text; its prompts must be chats.")
         request, options = pair.prompt[-1]["content"], (pair.chosen, pair.rejected)
-        items.append(Item(pair.id, pair.prompt, request, ", ".join(pair.category), options=options, correct=0))
+        prompt = hashlib.sha256(json.dumps(pair.prompt).encode()).hexdigest()[:12]
+        items.append(
+            Item(
+                pair.id, pair.prompt, request, ", ".join(pair.category), options=options, correct=0,
+                kind=pair_kind(pair), prompt=prompt,
+            )
+        )  # fmt: skip
     return items if plan.limit is None else stratified_sample(items, plan.limit, plan.seed)

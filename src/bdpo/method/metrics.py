@@ -7,6 +7,8 @@ from dataclasses import dataclass, fields
 import torch
 from torch import Tensor
 
+from bdpo.pairs.kinds import KINDS
+
 
 @dataclass(frozen=True, eq=False)
 class PairStatistics:
@@ -23,6 +25,8 @@ class PairStatistics:
     weight_rejected: Tensor
     scale: Tensor
     imbalance: Tensor  # nats/token
+    margin: Tensor  # log pi(chosen) - log pi(rejected), nats
+    kind: Tensor  # 1 + the place in KINDS; 0: neither, or not told
 
     def table(self) -> Tensor:
         """(B, len(COLUMNS)) float32, one row a pair."""
@@ -46,6 +50,7 @@ def summarise(table: Tensor, tercile_edges: tuple[float, float] | None = None) -
     for name in ("weight_chosen", "weight_rejected", "scale"):
         short = _weight_name(name)
         metrics |= {f"{short}_min": column[name].min().item(), f"{short}_max": column[name].max().item()}
+    metrics |= _by_kind(column)
     if tercile_edges is not None:
         low, high = tercile_edges
         imbalance = column["imbalance"]
@@ -91,6 +96,21 @@ def _means(column: dict[str, Tensor]) -> dict[str, float]:
         **{_weight_name(name): column[name] for name in ("weight_chosen", "weight_rejected", "scale")},
     }
     return {name: value.mean().item() for name, value in values.items()}
+
+
+def _by_kind(column: dict[str, Tensor]) -> dict[str, float]:
+    """Accuracies and log-ratio margin of each kind, and where both are there their plain averages."""
+    logratio = column["logratio_chosen"] - column["logratio_rejected"]
+    reward = column["reward_chosen"] - column["reward_rejected"]
+    values = {"ranking": column["margin"] > 0, "accuracy": reward > 0, "margin": logratio}
+    metrics: dict[str, float] = {}
+    for name, value in values.items():
+        means = {kind: value[column["kind"] == at].double() for at, kind in enumerate(KINDS, start=1)}
+        found = {kind: members.mean().item() for kind, members in means.items() if len(members)}
+        metrics |= {f"{kind}_{name}": mean for kind, mean in found.items()}
+        if len(found) == len(KINDS):
+            metrics[f"balanced_{name}"] = sum(found.values()) / len(KINDS)
+    return metrics
 
 
 def _weight_name(column: str) -> str:

@@ -17,11 +17,12 @@ from typing import TypeVar
 from bdpo.errors import BdpoError
 from bdpo.pairs import fields
 from bdpo.pairs.fields import Row
+from bdpo.pairs.kinds import kind_said
 from bdpo.pairs.record import Message, PreferencePair
 
 Conversation = tuple[Message, ...]
 
-LABELS = ("id", "chosen_safe", "rejected_safe", "category", "source")
+LABELS = ("id", "chosen_safe", "rejected_safe", "category", "source", "prompt_kind")
 """Columns of the canonical form that are read in most formats, where they are there."""
 
 
@@ -142,6 +143,7 @@ def read_pku(row: Row, prefer: str | None) -> PreferencePair:
         chosen_safe=safe[chosen],
         rejected_safe=safe[1 - chosen],
         category=tuple(dict.fromkeys(categories[0] + categories[1])),
+        prompt_kind=kind_said(row),
     )
 
 
@@ -272,6 +274,7 @@ def _labelled(row: Row, prompt: Conversation | str, chosen: str, rejected: str) 
         rejected_safe=fields.flag(row, "rejected_safe"),
         category=fields.names(row, "category"),
         source=fields.optional_text(row, "source"),
+        prompt_kind=kind_said(row),
     )
 
 
@@ -366,7 +369,7 @@ FORMATS: dict[str, Format] = {
         read_pku,
         replies=("response_0", "response_1"),
         more=("id", "is_response_0_safe", "is_response_1_safe", "response_0_harm_category", "response_1_harm_category",
-              "better_response_id", "safer_response_id"),
+              "better_response_id", "safer_response_id", "prompt_kind"),
     ),
     "helpsteer": Format(
         _is_helpsteer,

@@ -20,3 +20,4 @@ class PreferencePair:
     rejected_safe: bool | None = None
     category: tuple[str, ...] = ()  # harm categories, empty where there are none
     source: str = ""  # data set it came from
+    prompt_kind: str = ""  # unsafe or harmless, where the data says so; see `pairs.kinds`

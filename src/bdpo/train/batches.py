@@ -121,8 +121,11 @@ def fewest_batches(sampler: StepSampler, epochs: int, budget: int) -> int:
 class ScoredRows:
     """Rows of a scored data set with their balance; a `Filler` gives its row, marked as not real."""
 
-    def __init__(self, rows: Dataset, balance: Balance, manifest: dict[str, Any]) -> None:
+    def __init__(
+        self, rows: Dataset, balance: Balance, manifest: dict[str, Any], kinds: Sequence[int] | None = None
+    ) -> None:
         self.rows = rows
+        self.kinds = kinds or [0] * len(rows)  # as `PairStatistics` has them
         self.manifest = manifest  # of the scores
         self.balance = balance
         mi = {side: torch.tensor(list(rows[f"{side}_mi"]), dtype=torch.float64) for side in ("chosen", "rejected")}
@@ -146,6 +149,7 @@ class ScoredRows:
             "rejected_weight": self.balance.rejected_weight[i].item(),
             "scale": self.balance.scale[i].item(),
             "imbalance": self.imbalance[i].item(),
+            "kind": self.kinds[i],
         }
 
 
@@ -160,6 +164,7 @@ class PairBatch:
     rejected_weight: Tensor
     scale: Tensor  # (B,) float32
     imbalance: Tensor  # (B,) float32 [nats/token]
+    kind: Tensor  # (B,) float32, as `PairStatistics` has it
     chosen_unsafe: Tensor  # (B,) bool, False where not labelled
     rejected_unsafe: Tensor
     real: Tensor  # (B,) bool, False for fillers
@@ -179,7 +184,7 @@ class PairCollator:
 
     >>> a = {"id": "a", "prompt_ids": [7, 8], "chosen_ids": [1, 2], "rejected_ids": [3],
     ...      "ref_chosen_logps": -5.0, "ref_rejected_logps": -2.5, "chosen_safe": True, "rejected_safe": False,
-    ...      "chosen_weight": 0.5, "rejected_weight": 1.5, "scale": 0.9, "imbalance": 0.25, "real": True}
+    ...      "chosen_weight": 0.5, "rejected_weight": 1.5, "scale": 0.9, "imbalance": 0.25, "kind": 1, "real": True}
     >>> b = a | {"id": "b", "prompt_ids": [9], "chosen_ids": [4], "rejected_ids": [5, 6]}
     >>> batch = PairCollator("packed", pad_id=0)([a, b])["pairs"]
     >>> batch.branches.input_ids  # prompt of a, its chosen, its rejected response; then b
@@ -212,6 +217,7 @@ class PairCollator:
             rejected_weight=column("rejected_weight"),
             scale=column("scale"),
             imbalance=column("imbalance"),
+            kind=column("kind"),
             chosen_unsafe=torch.tensor([row["chosen_safe"] is False for row in rows]),
             rejected_unsafe=torch.tensor([row["rejected_safe"] is False for row in rows]),
             real=torch.tensor([row["real"] for row in rows]),

@@ -21,6 +21,7 @@ from bdpo.method.balance import balance
 from bdpo.models import weights_hash
 from bdpo.pairs import PreferencePair, mend_pairs, pairs_for_loss, pairs_from_rows
 from bdpo.pairs.check import TEXT_PROMPTS
+from bdpo.pairs.kinds import KINDS, kind_of
 from bdpo.processes import processes
 from bdpo.score import ScoredData, open_scores, score
 from bdpo.train.batches import ScoredRows, StepSampler, fewest_batches
@@ -53,7 +54,18 @@ def scored_rows(
         fit=None if training is None else training.balance.fit,
         **args.balancing(),
     )
-    return ScoredRows(scored.rows, balanced, scored.manifest)
+    kinds = None if training is None else _kinds(scored.rows, tokenizer)
+    return ScoredRows(scored.rows, balanced, scored.manifest, kinds)
+
+
+def _kinds(rows: Dataset, tokenizer: PreTrainedTokenizerBase) -> list[int]:
+    """The kind of each held-out pair, as `PairStatistics` has it; scores keep labels and ids, and no texts."""
+    replies = (
+        [tokenizer.decode(ids, skip_special_tokens=True) for ids in rows[f"{side}_ids"]]
+        for side in ("chosen", "rejected")
+    )
+    kinds = map(kind_of, *replies, rows["chosen_safe"], rows["rejected_safe"])
+    return [1 + KINDS.index(kind) if kind else 0 for kind in kinds]
 
 
 def refuse_second_adapter(model: Any, peft_config: Any) -> None:

@@ -263,6 +263,8 @@ class BDPOTrainer(Trainer):
             weight_rejected=batch.rejected_weight,
             scale=batch.scale,
             imbalance=batch.imbalance,
+            margin=logps.chosen - logps.rejected,
+            kind=batch.kind,
         )
         return statistics.table()[batch.real]
 

@@ -37,6 +37,8 @@ class Item:
     answer: str = ""  # the reference answer
     options: tuple[str, ...] = ()  # replies among which the log-probability picks
     correct: int | None = None  # index of the right option
+    kind: str = ""  # of a preference pair: unsafe or harmless
+    prompt: str = ""  # of a preference pair: the same for all pairs with the same prompt
 
 
 # --- readers: requests that a judge looks at --------------------------------------------------------------

@@ -100,7 +100,12 @@ def outcomes_by_logps(scorer: Scorer, items: Sequence[Item], model: Any, tokeniz
         best = picked(sums)
         said, length = ("", 0) if best is None else (item.options[best], options[best].length)
         right, margin = float(best == item.correct), sums[0] - sums[1] if scorer.margins else None
-        outcomes.append(Outcome(item.id, 0, item.category, item.request, said, "", length, right, margin=margin))
+        outcomes.append(
+            Outcome(
+                item.id, 0, item.category, item.request, said, "", length, right, margin=margin,
+                kind=item.kind, prompt=item.prompt,
+            )
+        )  # fmt: skip
     return outcomes
 
 

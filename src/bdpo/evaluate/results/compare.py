@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from bdpo.errors import BdpoError
 from bdpo.evaluate.ask.benchmarks import AVERAGED
 from bdpo.evaluate.judges import FILTERED, UNTAKEN
+from bdpo.evaluate.results.kinds import KindRow, kind_rows
 from bdpo.evaluate.results.outcomes import Run, open_runs, prompt_scores
 from bdpo.evaluate.results.statistics import (
     Difference,
@@ -102,6 +103,7 @@ def compare(
     averaged = {task: table for task, table in tables.items() if "+" not in task}  # the others: the same prompts again
     shares = _weights(weights, {table.suite for table in averaged.values()})
     rows += [row for table in tables.values() for row in table.margins(baseline)]
+    rows += [_compared_kind(row) for task in shared for row in kind_rows(methods, task, baseline)]
     rows += _averages(rows, averaged, shares, baseline)
     return Comparison(
         baseline=baseline,
@@ -265,6 +267,11 @@ class _Scores:
     def _outcomes(self, scores: Array) -> bool:
         """Whether these are 0s and 1s of one run (some tasks of lm-eval score in between)."""
         return self.single and len(scores) == 1 and bool(((scores == 0) | (scores == 1)).all())
+
+
+def _compared_kind(row: KindRow) -> ComparedRow:
+    cells = {name: Cell(score, row.differences.get(name)) for name, score in row.scores.items()}
+    return ComparedRow(row.name, "nats" if row.nats else "benchmark", "preferences", row.measure, row.n, 0, 0, cells)
 
 
 def _corrected(rows: Sequence[ComparedRow]) -> list[ComparedRow]:

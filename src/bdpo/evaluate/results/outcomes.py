@@ -41,6 +41,8 @@ class Outcome:
     reason: str = ""  # what decided it
     margin: float | None = None  # preferences: log pi(chosen) - log pi(rejected) [nats]
     thought: str = ""  # what the model thought before it answered, which was not judged
+    kind: str = ""  # preferences: unsafe or harmless
+    prompt: str = ""  # preferences: the same for all pairs with the same prompt
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,108 @@
+"""Preferences by kind of prompt: unsafe ones, harmless ones, and the average of the two.
+
+A step along the refusal axis raises one kind and lowers the other; telling them apart raises both. Of each kind, with
+M = log pi(chosen | x) - log pi(rejected | x) and M_0 the same of the reference, which is the baseline's model:
+
+    ranking            share of pairs with M > 0
+    reward             share of pairs with M - M_0 > 0, DPO's reward accuracy
+    log-ratio margin   mean of M - M_0 [nats]
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from bdpo.evaluate.results.clustered import Clusters, clustered_difference, clustered_mean
+from bdpo.evaluate.results.outcomes import Run
+from bdpo.evaluate.results.statistics import Array, Difference, Mean, Rate, average, compare_rates, rate
+from bdpo.pairs.kinds import KINDS
+
+BALANCED = "balanced"
+
+
+@dataclass(frozen=True)
+class KindRow:
+    """One measure of one kind for every method, and how each differs from another method on the same prompts."""
+
+    name: str  # such as "preferences unsafe reward"
+    measure: str
+    nats: bool  # a margin, not a share
+    n: int  # prompts
+    scores: dict[str, Rate | Mean]
+    differences: dict[str, Difference]  # of the methods that are compared
+
+
+def kind_rows(methods: Mapping[str, Sequence[Run]], task: str, baseline: str) -> list[KindRow]:
+    """The rows of a task of preferences; none where its pairs are of no kind, or of another task.
+
+    Raises:
+        BdpoError: outcomes are missing.
+    """
+    outcomes = {name: [run.whole(task) for run in seeds] for name, seeds in methods.items()}
+    first = outcomes[baseline][0]
+    kinds = [kind for kind in KINDS if any(outcome.kind == kind for outcome in first)]
+    if not kinds or any(outcome.margin is None for outcome in first):
+        return []
+    margins = {name: np.array([[o.margin for o in of_seed] for of_seed in seeds]) for name, seeds in outcomes.items()}
+    places = {kind: np.array([outcome.kind == kind for outcome in first]) for kind in kinds}
+    clusters = {kind: Clusters.of([o.prompt or o.id for o in first if o.kind == kind]) for kind in kinds}
+    parts = {
+        name: [(of_method[:, places[kind]], clusters[kind]) for kind in kinds] for name, of_method in margins.items()
+    }
+    return _rows(task, kinds, parts, baseline)
+
+
+def _rows(
+    task: str, kinds: Sequence[str], parts: Mapping[str, Sequence[tuple[Array, Clusters]]], baseline: str
+) -> list[KindRow]:
+    """The measures of each kind, and of all where there are several."""
+    reference = [scores.mean(axis=0) for scores, _ in parts[baseline]]
+    others = [name for name in parts if name != baseline]
+    about = f"against {baseline}" + (f"; differences to {others[0]}" if len(others) > 1 else "")
+    measures: list[tuple[str, str, Callable[[Array, int], Array], list[str]]] = [
+        ("", "ranking accuracy by kind, of log-probabilities", lambda m, k: _share(m > 0), [baseline, *others]),
+        (" reward", f"reward accuracy by kind, {about}", lambda m, k: _share(m > reference[k]), others),
+        (" log-ratio margin", f"mean log-ratio margin by kind [nats], {about}", lambda m, k: m - reference[k], others),
+    ]  # fmt: skip
+    rows = []
+    for kind in [*kinds, *([BALANCED] if len(kinds) > 1 else [])]:
+        chosen = range(len(kinds)) if kind == BALANCED else [kinds.index(kind)]
+        for suffix, measure, worth, names in measures:
+            if not names:
+                continue
+            nats = suffix.endswith("margin")
+            valued = {name: [(worth(parts[name][k][0], k), parts[name][k][1]) for k in chosen] for name in names}
+            scores = {name: _score(of_method, nats) for name, of_method in valued.items()}
+            against = valued[names[0]]
+            differences = {name: _difference(valued[name], against, nats) for name in names[1:]}
+            n = sum(clusters.n for _, clusters in against)
+            rows.append(KindRow(f"{task} {kind}{suffix}", measure, nats, n, scores, differences))
+    return rows
+
+
+def _score(kinds: Sequence[tuple[Array, Clusters]], nats: bool) -> Rate | Mean:
+    """Wilson's interval, or one made of Wilson's, where shares are of one seed and one pair a prompt."""
+    if nats or not _single(kinds):
+        return clustered_mean(kinds)
+    rates = [rate(int(scores.sum()), scores.shape[1]) for scores, _ in kinds]
+    return rates[0] if len(rates) == 1 else average(rates, [1 / len(rates)] * len(rates))
+
+
+def _difference(
+    kinds: Sequence[tuple[Array, Clusters]], baseline: Sequence[tuple[Array, Clusters]], nats: bool
+) -> Difference:
+    if len(kinds) == 1 and not nats and _single(kinds) and _single(baseline):
+        return compare_rates(kinds[0][0], baseline[0][0])
+    return clustered_difference(kinds, [scores for scores, _ in baseline])
+
+
+def _share(won: NDArray[np.bool_]) -> Array:
+    return won.astype(np.float64)
+
+
+def _single(kinds: Sequence[tuple[Array, Clusters]]) -> bool:
+    return all(len(scores) == 1 and clusters.n == scores.shape[1] for scores, clusters in kinds)

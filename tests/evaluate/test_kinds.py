@@ -1,0 +1,113 @@
+"""Preferences by kind: every number by hand, or by a slow bootstrap written here."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from bdpo.errors import BdpoError
+from bdpo.evaluate.plan import Plan, preference_items
+from bdpo.evaluate.results.clustered import Clusters, clustered_difference, clustered_mean
+from bdpo.evaluate.results.compare import compare
+from bdpo.evaluate.results.kind_table import kind_grids
+from bdpo.evaluate.results.outcomes import Outcome, TaskRecord, claim_run
+from bdpo.evaluate.results.statistics import Rate
+
+NO = "I'm sorry, but I can't help with that."
+
+
+def test_kind_of_pairs_in_data(tmp_path: Path) -> None:
+    asked = [{"role": "user", "content": "Tea?"}]
+    said = [("Stir.", NO, "unsafe"), (NO, "Stir.", "harmless"), ("Stir.", "Shake.", "")]
+    rows = [{"prompt": asked, "chosen": c, "rejected": r, "said": kind} for c, r, kind in said]
+    data = tmp_path / "pairs.jsonl"
+    data.write_text("\n".join(map(json.dumps, rows)))
+    items = preference_items(Plan(pairs=str(data)))
+    assert [item.kind for item in items] == ["harmless", "unsafe", ""]
+    assert len({item.prompt for item in items}) == 1
+    assert [item.kind for item in preference_items(Plan(pairs=str(data), pairs_kind="said"))] == [
+        "unsafe", "harmless", "",
+    ]  # fmt: skip
+    data.write_text(data.read_text().replace('"harmless"', '"odd"'))
+    with pytest.raises(BdpoError, match="'prompt_kind' is 'odd': it must be unsafe or harmless"):
+        preference_items(Plan(pairs=str(data), pairs_kind="said"))
+
+
+def test_starter_has_both_kinds() -> None:
+    kinds = [item.kind for item in preference_items(Plan(pairs="starter", pairs_split="validation"))]
+    assert (kinds.count("unsafe"), kinds.count("harmless")) == (56, 29)
+
+
+def test_cluster_bootstrap_against_a_slow_one() -> None:
+    draw = np.random.default_rng(5)
+    prompts = [f"p{i}" for i in draw.integers(12, size=40)]
+    scores, other = draw.normal(size=(2, 1, 40))
+    clusters = Clusters.of(prompts)
+    members = [np.flatnonzero(clusters.of_pair == g) for g in range(clusters.n)]
+    means, differences = [], []
+    for _ in range(4000):
+        pairs = np.concatenate([members[g] for g in draw.integers(clusters.n, size=clusters.n)])
+        means.append(scores[0, pairs].mean())
+        differences.append((scores - other)[0, pairs].mean())
+    found, gap = clustered_mean([(scores, clusters)]), clustered_difference([(scores, clusters)], [other])
+    assert found.value == pytest.approx(scores.mean()) and gap.value == pytest.approx((scores - other).mean())
+    assert (found.low, found.high) == pytest.approx(np.quantile(means, (0.025, 0.975)), abs=0.04)
+    assert (gap.low, gap.high) == pytest.approx(np.quantile(differences, (0.025, 0.975)), abs=0.06)
+
+
+def test_kinds_count_alike_and_seeds_are_drawn() -> None:
+    many, few = np.array([[1.0] * 9]), np.array([[0.0]])
+    both = [(many, Clusters.of("abcdefghi")), (few, Clusters.of("z"))]
+    found = clustered_mean(both)
+    assert (found.value, found.low, found.high, found.n) == (0.5, 0.5, 0.5, 10)
+    seeds = clustered_mean([(np.array([[1.0], [0.0]]), Clusters.of("a"))])
+    assert (seeds.value, seeds.low, seeds.high, seeds.seeds) == (0.5, 0.0, 1.0, 2)
+    assert seeds.std == pytest.approx(2**-0.5)
+
+
+#                    unsafe          harmless    neither
+MARGINS = {"base": [-1.0, 1.0, 0.0, 2.0, -1.0, 5.0],
+           "DPO": [1.0, 0.5, 3.0, 1.0, -2.0, 5.0],
+           "B-DPO": [2.0, 2.0, 3.0, 3.0, -2.0, 5.0]}  # fmt: skip
+
+
+def write(out: Path) -> None:
+    kinds = ["unsafe"] * 3 + ["harmless"] * 2 + [""]
+    for name, margins in MARGINS.items():
+        run = claim_run(out, name, name, name, {"weights": name})
+        run = run.with_tasks({"preferences": TaskRecord("preferences", "ranked", 6, {"prompts": "6", "judge": "x"})})
+        lines = [
+            Outcome(f"p{i}", 0, "", "?", "!", "", 1, float(m > 0), margin=m, kind=kinds[i], prompt=f"q{i}")
+            for i, m in enumerate(margins)
+        ]
+        run.append("preferences", lines)
+
+
+def test_rows_by_kind_by_hand(tmp_path: Path) -> None:
+    write(tmp_path)
+    rows = {row.name: row for row in compare([tmp_path]).rows}
+    values = {name: {m: cell.score.value for m, cell in row.cells.items()} for name, row in rows.items()}
+    assert values["preferences unsafe"] == pytest.approx({"base": 1 / 3, "DPO": 1.0, "B-DPO": 1.0})
+    assert values["preferences harmless"] == {"base": 0.5, "DPO": 0.5, "B-DPO": 0.5}
+    assert values["preferences balanced"] == pytest.approx({"base": 5 / 12, "DPO": 0.75, "B-DPO": 0.75})
+    # less the base: DPO 2, -0.5, 3 and -1, -1; B-DPO 3, 1, 3 and 1, -1
+    assert values["preferences unsafe reward"] == pytest.approx({"DPO": 2 / 3, "B-DPO": 1.0})
+    assert values["preferences harmless reward"] == {"DPO": 0.0, "B-DPO": 0.5}
+    assert values["preferences balanced reward"] == pytest.approx({"DPO": 1 / 3, "B-DPO": 0.75})
+    assert values["preferences unsafe log-ratio margin"] == pytest.approx({"DPO": 1.5, "B-DPO": 7 / 3})
+    assert values["preferences balanced log-ratio margin"] == pytest.approx({"DPO": 0.25, "B-DPO": 7 / 6})
+    paired = rows["preferences harmless reward"].cells["B-DPO"]
+    assert isinstance(paired.score, Rate) and paired.difference is not None
+    assert (paired.difference.value, paired.difference.gained, paired.difference.lost) == (0.5, 1, 0)
+    balanced = rows["preferences balanced reward"].cells["B-DPO"].difference
+    assert balanced is not None and balanced.value == pytest.approx(0.75 - 1 / 3)
+    assert rows["preferences balanced"].n == 5  # the pair of neither kind is not counted
+
+
+def test_a_table_for_the_terminal(tmp_path: Path) -> None:
+    write(tmp_path)
+    (grid,) = kind_grids(tmp_path)
+    assert grid.head == ("", "prompts", "base", "DPO", "B-DPO")
+    assert grid.rows[1][0] == "preferences unsafe reward" and grid.rows[1][2] == "-"
+    assert grid.rows[1][3].startswith("66.7 [")
