@@ -82,6 +82,10 @@ def test_the_installed_command_starts_in_a_process_of_its_own() -> None:
 
 
 # --- data check ---------------------------------------------------------------------------------------------------
+def test_the_version_is_told(bdpo_: Bdpo) -> None:
+    assert bdpo_("--version") == (0, f"bdpo {bdpo.__version__}\n", "")
+
+
 def test_data_check_exits_with_0_without_errors(bdpo_: Bdpo) -> None:
     code, out, err = bdpo_("data", "check", "pairs.jsonl", "--model", "model")
     assert (code, err) == (0, "") and "12" in out

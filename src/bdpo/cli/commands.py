@@ -15,6 +15,7 @@ from typing import Annotated, Literal, NoReturn
 
 import typer
 
+from bdpo import __version__
 from bdpo.cli.evaluate import EPILOG, TrustRemoteCode, evaluate_app
 from bdpo.cli.report import report_app
 from bdpo.cli.sweep import sweep_app
@@ -56,6 +57,21 @@ Strip = Annotated[bool, typer.Option("--strip-control-tokens", help="Strip contr
 Recipe = Annotated[Path | None, typer.Option(help="A recipe (YAML); see recipes/. Left out: the defaults.")]
 Overrides = Annotated[list[str] | None, typer.Option("--set", help="section.key=value, over the recipe; repeatable.")]
 MaxLength = Annotated[int, typer.Option(help="Longest prompt + longer reply, in tokens.")]
+
+
+def _version(asked: bool) -> None:
+    if asked:
+        print(f"bdpo {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def bdpo(
+    version: Annotated[
+        bool, typer.Option("--version", help="Print the version.", callback=_version, is_eager=True)
+    ] = False,
+) -> None:
+    """What is said before a command."""
 
 
 @data_app.command("check", epilog=EPILOG)
