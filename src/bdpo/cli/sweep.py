@@ -17,6 +17,7 @@ from bdpo.cli.evaluate import (
     JudgeModel,
     Limit,
     Pairs,
+    PairsKind,
     PairsSplit,
     Prefer,
     TrustRemoteCode,
@@ -51,7 +52,8 @@ CellName = Annotated[str | None, typer.Option("--cell", help="Run this one cell,
 def sweep(
     out: Out, config: Config = None, set_: Overrides = None, grid: Grid = None, method: Method = None,
     seeds: Seeds = None, suite: Suite = None, data_dir: DataDir = None, limit: Limit = None,
-    transform: Transform = None, pairs: Pairs = None, pairs_split: PairsSplit = None, prefer: Prefer = None,
+    transform: Transform = None, pairs: Pairs = None, pairs_split: PairsSplit = None, pairs_kind: PairsKind = None,
+    prefer: Prefer = None,
     max_new_tokens: MaxNewTokens = None, judge: Judge = "rules", judge_model: JudgeModel = None,
     judge_endpoint: JudgeEndpoint = None, baseline: Baseline = None, choose: Choose = None,
     print_commands: PrintCommands = False, cell: CellName = None, trust_remote_code: TrustRemoteCode = False,
@@ -71,7 +73,7 @@ def sweep(
     study = load_study(config)
     asked: dict[str, Any] = {
         "suite": suite, "data_dir": data_dir and str(data_dir), "limit": limit, "transform": transform,
-        "pairs": pairs, "pairs_split": pairs_split, "prefer": prefer, "max_new_tokens": max_new_tokens,
+        "pairs": pairs, "pairs_split": pairs_split, "pairs_kind": pairs_kind, "prefer": prefer, "max_new_tokens": max_new_tokens,
     }  # fmt: skip
     given: dict[str, Any] = {"seeds": seeds, "baseline": baseline, "choose": choose}
     study = study.model_copy(

@@ -41,6 +41,7 @@ class Asked(Section):
     transform: str = ""
     pairs: str | None = None
     pairs_split: str | None = None
+    pairs_kind: str | None = None
     prefer: str | None = None
     max_new_tokens: int = Field(default=256, ge=1)
 
@@ -49,8 +50,10 @@ class Asked(Section):
         suite = ("" if self.pairs else "starter") if self.suite is None else self.suite
         transforms = tuple(name.strip() for name in self.transform.split(",") if name.strip())
         sampling = Sampling(self.max_new_tokens, seed=self.seed)
-        return Plan(suite, self.data_dir, self.limit, self.seed, transforms, self.pairs, self.pairs_split,
-                    self.prefer, sampling)  # fmt: skip
+        return Plan(
+            suite, self.data_dir, self.limit, self.seed, transforms, self.pairs, self.pairs_split,
+            pairs_kind=self.pairs_kind, prefer=self.prefer, sampling=sampling,
+        )  # fmt: skip
 
 
 class Study(Section):

@@ -271,7 +271,7 @@ class _Scores:
 
 def _compared_kind(row: KindRow) -> ComparedRow:
     cells = {name: Cell(score, row.differences.get(name)) for name, score in row.scores.items()}
-    return ComparedRow(row.name, "nats" if row.nats else "benchmark", "preferences", row.measure, row.n, 0, 0, cells)
+    return ComparedRow(row.name, "nats" if row.nats else "benchmark", "preferences", row.measure, row.n, 0, 0, 0, cells)
 
 
 def _corrected(rows: Sequence[ComparedRow]) -> list[ComparedRow]:
