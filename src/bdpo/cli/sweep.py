@@ -73,7 +73,8 @@ def sweep(
     study = load_study(config)
     asked: dict[str, Any] = {
         "suite": suite, "data_dir": data_dir and str(data_dir), "limit": limit, "transform": transform,
-        "pairs": pairs, "pairs_split": pairs_split, "pairs_kind": pairs_kind, "prefer": prefer, "max_new_tokens": max_new_tokens,
+        "pairs": pairs, "pairs_split": pairs_split, "pairs_kind": pairs_kind, "prefer": prefer,
+        "max_new_tokens": max_new_tokens,
     }  # fmt: skip
     given: dict[str, Any] = {"seeds": seeds, "baseline": baseline, "choose": choose}
     study = study.model_copy(
