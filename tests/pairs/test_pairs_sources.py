@@ -233,7 +233,7 @@ def test_written_pairs_read_back_the_same(tmp_path):
     assert load_pairs(path).pairs == pairs
     assert [entry.name for entry in path.parent.iterdir()] == ["pairs.jsonl"]
     assert list(json.loads(path.read_text(encoding="utf-8").split("\n")[0])) == [
-        "id", "prompt", "chosen", "rejected", "chosen_safe", "rejected_safe", "category", "source",
+        "id", "prompt", "chosen", "rejected", "chosen_safe", "rejected_safe", "category", "source", "prompt_kind",
     ]  # fmt: skip
 
 
