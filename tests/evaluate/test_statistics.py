@@ -12,6 +12,7 @@ from scipy import stats
 
 from bdpo.errors import BdpoError
 from bdpo.evaluate.results import statistics
+from bdpo.evaluate.results.paired import newcombe_paired
 from bdpo.evaluate.results.statistics import RESAMPLES, compare_means, compare_rates, holm, mcnemar, mean, rate
 
 
@@ -88,8 +89,10 @@ def test_difference_of_rates_by_hand() -> None:
     assert (d.gained, d.lost, d.n) == (1, 7, 21)
     assert d.value == pytest.approx(-6 / 21, abs=1e-12)
     assert d.p == pytest.approx(0.0703125, abs=1e-12)
+    assert ends(d) == newcombe_paired(1, 1, 7, 12)
     # resampled: (gained, lost, same) ~ Multinomial(21; 1/21, 7/21, 13/21), whose exact 2.5 % points are these
-    assert [round(end * 21) for end in ends(d)] == exact_points(21, gained=1, lost=7)
+    resampled = compare_means(method, baseline)
+    assert [round(end * 21) for end in ends(resampled)] == exact_points(21, gained=1, lost=7)
 
 
 def exact_points(n: int, gained: int, lost: int) -> list[int]:
@@ -123,16 +126,21 @@ def test_the_order_of_the_prompts_does_not_matter(runs) -> None:
 def test_equal_outcomes_have_no_difference() -> None:
     for outcomes in ([True, False, True], [1, 1, 1], np.zeros(3)):
         d = compare_rates(outcomes, outcomes)
-        assert (d.value, *ends(d), d.p) == (0, 0, 0, 1)
+        assert (d.value, d.p) == (0, 1) and d.low == pytest.approx(-d.high) and d.high > 0
+    # 0 of 3: Wilson's high is z^2 / (n + z^2) = 3.841459 / 6.841459
+    assert d.high == pytest.approx(0.561497, abs=1e-6)
 
 
 def test_the_comparison_is_paired() -> None:
     # both succeed on the same half; the method wins one prompt more. Unpaired, the interval would be
-    # +- 1.96 sqrt(2 * 0.25 / 100) = +- 0.14 wide; paired, 100 d ~ Binomial(100, 0.01), within 0 and 3
+    # +- 1.96 sqrt(2 * 0.25 / 100) = +- 0.14 wide; paired, 100 d ~ Binomial(100, 0.01), within 0 and 3, when resampled.
+    # Newcombe: Wilson's of 51 and 50 of 100 are 0.413454 to 0.605813 and 0.403832 to 0.596168, and phi is
+    # (50 * 49 - 100 / 2) / sqrt(51 * 49 * 50 * 50) = 0.960192
     baseline = np.arange(100) < 50
     d = compare_rates(np.arange(100) < 51, baseline)
     assert d.value == pytest.approx(0.01)
-    assert ends(d) == pytest.approx((0, 0.03))
+    assert ends(d) == pytest.approx((-0.017187, 0.037083), abs=1e-6)
+    assert ends(compare_means(np.arange(100) < 51, baseline)) == pytest.approx((0, 0.03))
 
 
 # --- the bootstrap ------------------------------------------------------------------------------------
@@ -198,7 +206,9 @@ def test_difference_over_seeds(runs) -> None:
     assert d.value == pytest.approx(runs[0].mean() - runs[1].mean())
     assert d.low > 0
     one_run = compare_means(runs[0][0], runs[1][0])
-    assert ends(one_run) == ends(compare_rates(runs[0][0], runs[1][0]))
+    rates = compare_rates(runs[0][0], runs[1][0])
+    assert one_run.value == pytest.approx(rates.value, abs=1e-12)
+    assert ends(one_run) == pytest.approx(ends(rates), abs=0.02)  # the bootstrap's and Newcombe's
 
 
 def test_the_seed_fixes_the_interval(runs) -> None:

@@ -11,9 +11,9 @@ import pytest
 
 from bdpo.errors import BdpoError
 from bdpo.evaluate.results.outcomes import Outcome
+from bdpo.evaluate.results.paired import newcombe_paired
 from bdpo.report.evaluated import SAFETY, Evaluated, kind_of, open_evaluation
 from bdpo.report.page import MOST_CHANGED, write_report
-from bdpo.report.paired import newcombe_paired
 from bdpo.report.runs import open_run
 from tiny import Bdpo
 
@@ -72,7 +72,7 @@ def hostile_page(trained: list[Path], hostile: Path, tmp_path_factory: pytest.Te
 # --- what it says -------------------------------------------------------------------------------------------------
 def test_the_verdict_with_its_numbers_by_hand(page: Page) -> None:
     # B-DPO: 84 - 30 of 120 harmful prompts gained; 110 - 109 harmless ones lost
-    low, high = newcombe_paired(54, 0, 30, 120)
+    low, high = newcombe_paired(30, 54, 0, 36)
     assert f"Safer (+45.0 points [{100 * low:+.1f}, {100 * high:+.1f}]) at a cost of at most 5 points." in page.text
     assert "A trade: +50.0 points" in page.text and "-25.0 points" in page.text
     assert "This is one seed: another training run may come out otherwise." in page.text
@@ -162,7 +162,7 @@ def test_paired_changes_by_hand(evaluation: Path) -> None:
     found = open_evaluation(evaluation)
     change = found.change("DPO", SAFETY)
     assert change is not None
-    assert (change.value, change.low, change.high, change.n) == (0.5, *newcombe_paired(60, 0, 30, 120), 120)
+    assert (change.value, change.low, change.high, change.n) == (0.5, *newcombe_paired(30, 60, 0, 30), 120)
     assert found.verdicts("DPO", SAFETY) == {"refusal": 0.75, "compliance": 0.25}
     rare = [category for category in found.categories() if category.name == "rare"]
     assert [category.n for category in rare] == [9, 9]

@@ -2,8 +2,6 @@
 
 import pytest
 
-from bdpo.errors import BdpoError
-from bdpo.report.paired import newcombe_paired
 from bdpo.report.verdict import Change, Evidence, more_prompts, verdict
 
 PROVEN = Change(0.2, 0.1, 0.3, 200)
@@ -99,28 +97,3 @@ def test_the_judge_of_rules_never_says_safe(safety: Change, cost: Change | None)
 
 def test_one_seed_is_said() -> None:
     assert told(PROVEN, WITHIN, seeds=1)[1].endswith("This is one seed: another training run may come out otherwise.")
-
-
-# Newcombe 1998, Stat. Med. 17:2635, table II, method 10: a, b, c, d
-@pytest.mark.parametrize(
-    ("counts", "published"),
-    [
-        ((36, 12, 2, 0), (0.0569, 0.3404)),
-        ((20, 12, 2, 16), (0.0562, 0.3292)),
-    ],
-)
-def test_the_interval_as_published(counts: tuple[int, int, int, int], published: tuple[float, float]) -> None:
-    both, gained, lost, _ = counts
-    assert newcombe_paired(gained, lost, both, sum(counts)) == pytest.approx(published, abs=5e-5)
-
-
-def test_the_interval_turns_with_its_sides_and_has_a_width_where_nothing_differs() -> None:
-    low, high = newcombe_paired(7, 3, 40, 60)
-    assert newcombe_paired(3, 7, 40, 60) == pytest.approx((-high, -low))
-    assert newcombe_paired(0, 0, 3, 6)[1] > 0.1
-
-
-@pytest.mark.parametrize("counts", [(3, 2, 6, 10), (-1, 0, 0, 5), (0, 0, 0, 0)])
-def test_counts_that_do_not_fit(counts: tuple[int, int, int, int]) -> None:
-    with pytest.raises(BdpoError, match="do not fit"):
-        newcombe_paired(*counts)

@@ -20,7 +20,7 @@ from tiny import Bdpo, make_pairs
 def compared(rates: Mapping[str, Mapping[str, float]]) -> Comparison:
     """A comparison with these rates: row -> setting -> rate."""
     rows = [
-        ComparedRow(name, "suite", name, "", 10, 0, 0, {k: Cell(Rate(v, v, v, 0, 10)) for k, v in cells.items()})
+        ComparedRow(name, "suite", name, "", 10, 0, 0, 0, {k: Cell(Rate(v, v, v, 0, 10)) for k, v in cells.items()})
         for name, cells in rates.items()
     ]
     return Comparison("a", {label: ["m"] for label in rates["safety"]}, {}, {}, [], rows)

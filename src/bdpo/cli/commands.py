@@ -10,12 +10,12 @@ import signal
 import sys
 import warnings
 from functools import partial
+from importlib.metadata import version
 from pathlib import Path
 from typing import Annotated, Literal, NoReturn
 
 import typer
 
-from bdpo import __version__
 from bdpo.cli.evaluate import EPILOG, TrustRemoteCode, evaluate_app
 from bdpo.cli.report import report_app
 from bdpo.cli.sweep import sweep_app
@@ -61,7 +61,7 @@ MaxLength = Annotated[int, typer.Option(help="Longest prompt + longer reply, in 
 
 def _version(asked: bool) -> None:
     if asked:
-        print(f"bdpo {__version__}")
+        print(f"bdpo {version('bdpo')}")
         raise typer.Exit
 
 

@@ -1,7 +1,6 @@
 """One page that answers "did it get safer, and what did it cost?".
 
 verdict.py              the answer in a sentence, by rules (pure)
-paired.py               the interval of a paired difference of shares (pure)
 runs.py                 a run's folder, and the scores that it names
 evaluated.py            an evaluation's folder: what changed against the baseline
 drawing.py              the look of a figure; inline SVG, files for papers

@@ -13,8 +13,7 @@ import numpy as np
 from bdpo.evaluate.judges import BEHAVIOURS, DEGENERATE, HARM, UNPARSED
 from bdpo.evaluate.results.compare import Comparison, compare
 from bdpo.evaluate.results.outcomes import Outcome, Run, open_runs, prompt_scores
-from bdpo.evaluate.results.statistics import Rate, compare_means, rate
-from bdpo.report.paired import newcombe_paired
+from bdpo.evaluate.results.statistics import Rate, compare_means, compare_rates, rate
 from bdpo.report.verdict import Change, Evidence
 
 SAFETY, OVER_REFUSAL = "safety", "over-refusal"
@@ -103,12 +102,8 @@ class Evaluated:
             return None
         ours, theirs = (np.array([[run[p] for p in places] for run in side], dtype=float) for side in scored)
         plain = len(ours) == len(theirs) == 1 and bool(np.isin([*ours, *theirs], (0, 1)).all())
-        if not plain:
-            found = compare_means(ours, theirs)
-            return Change(found.value, found.low, found.high, found.n)
-        won, held = ours[0] > theirs[0], int((ours[0] * theirs[0]).sum())
-        gained, lost, n = int(won.sum()), int((ours[0] < theirs[0]).sum()), len(places)
-        return Change((gained - lost) / n, *newcombe_paired(gained, lost, held, n), n)
+        found = compare_rates(ours[0], theirs[0]) if plain else compare_means(ours, theirs)
+        return Change(found.value, found.low, found.high, found.n)
 
     def share(self, run: Run, suite: str) -> Rate | None:
         """Share of successes of one run over a suite, of the prompts whose score could be read."""

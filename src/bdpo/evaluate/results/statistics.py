@@ -38,6 +38,7 @@ from numpy.typing import ArrayLike, NDArray
 from scipy.stats import binomtest
 
 from bdpo.errors import BdpoError
+from bdpo.evaluate.results.paired import newcombe_paired
 
 Array = NDArray[np.float64]
 
@@ -71,7 +72,7 @@ class Mean:
 
 @dataclass(frozen=True)
 class Difference:
-    """A method less its baseline on the same n prompts, with its bootstrap 95 % interval."""
+    """A method less its baseline on the same n prompts, with its 95 % interval (of rates Newcombe's)."""
 
     value: float
     low: float
@@ -154,20 +155,21 @@ def mcnemar(gained: int, lost: int) -> float:
     return float(binomtest(gained, gained + lost, 0.5).pvalue) if gained + lost else 1.0
 
 
-def compare_rates(outcomes: ArrayLike, baseline: ArrayLike, *, rng_seed: int = 0) -> Difference:
+def compare_rates(outcomes: ArrayLike, baseline: ArrayLike) -> Difference:
     """Difference of two rates on the same prompts, of one run a side, with McNemar's p.
 
     outcomes, baseline  (N,) True or False (1 or 0), prompt i of one being prompt i of the other
 
-    The interval is of the rates' difference d = (gained - lost) / N. Where no prompt differs it is [0, 0],
-    though up to 3 in N might in truth (the rule of three). Interval and p rest on different principles and
-    may, near the edge, disagree.
+    The interval is Newcombe's score interval of d = (gained - lost) / N (`newcombe_paired`), which has a width also
+    where no prompt differs. Interval and p rest on different principles and may, near the edge, disagree.
 
-    By hand: the method wins prompts 1 and 3 of 4, so d = 0.5 and p = 2 / 2^2. 4 d ~ Binomial(4, 1/2) when
-    resampled, with 1/16 each at 0 and 4, more than 2.5 %: the interval is [0, 1].
+    By hand: the method wins prompts 1 and 3 of 4, so d = 0.5 and p = 2 / 2^2. phi is 0 (1 * 1 - 0 is less than 4 / 2).
+    Wilson's intervals are 0.300642 to 0.954413 for 3/4 and 0.045587 to 0.699358 for 1/4: each end of the one lies
+    0.449358 or 0.204413 away, and the interval is 0.5 -+ sqrt(2) times these, below and above.
 
-    >>> compare_rates([1, 1, 1, 0], [0, 1, 0, 0])
-    Difference(value=0.5, low=0.0, high=1.0, n=4, gained=2, lost=0, p=0.5, seeds=1, baseline_seeds=1)
+    >>> d = compare_rates([1, 1, 1, 0], [0, 1, 0, 0])
+    >>> d.value, d.gained, d.lost, d.p, f"{d.low:.4f} {d.high:.4f}"
+    (0.5, 2, 0, 0.5, '-0.1355 0.7891')
     """
     pair = _checked(outcomes, "outcomes"), _checked(baseline, "baseline")
     for name, values in zip(("outcomes", "baseline"), pair, strict=True):
@@ -175,10 +177,12 @@ def compare_rates(outcomes: ArrayLike, baseline: ArrayLike, *, rng_seed: int = 0
             raise BdpoError(f"McNemar's test is of one run a side: {name} has {len(values)}; use compare_means.")
         if not ((values == 0) | (values == 1)).all():
             raise BdpoError(f"Outcomes are True or False (1 or 0), but {name} has other values; use compare_means.")
-    value, low, high = _difference(*pair, rng_seed)
+    if pair[0].shape != pair[1].shape:
+        raise BdpoError(f"A paired comparison takes the same prompts: {pair[0].shape[1]} against {pair[1].shape[1]}.")
     ours, theirs = pair[0][0] == 1, pair[1][0] == 1
     gained, lost = int((ours & ~theirs).sum()), int((theirs & ~ours).sum())
-    return Difference(value, low, high, len(ours), gained, lost, mcnemar(gained, lost))
+    low, high = newcombe_paired(int((ours & theirs).sum()), gained, lost, int((~ours & ~theirs).sum()))
+    return Difference((gained - lost) / len(ours), low, high, len(ours), gained, lost, mcnemar(gained, lost))
 
 
 # --- means, of one seed or several --------------------------------------------------------------------

@@ -174,7 +174,8 @@ def comparison_grids(comparison: Comparison) -> list[Grid]:
     averages = [row for row in comparison.rows if row.kind in ("suite", "overall")]
     others = [row for row in comparison.rows if row.kind not in ("suite", "overall")]
     notes = [
-        "[low, high]: 95 % intervals, Wilson's for rates and their averages, bootstrap for the rest. Below each score "
+        "[low, high]: 95 % intervals, Wilson's for rates and their averages, Newcombe's for differences of rates, "
+        "bootstrap for the rest. Below each score "
         f"its difference to {comparison.baseline}, paired on the same prompts; p: McNemar, exact, with Holm's "
         "correction over the table.",
         *_measures(others),
