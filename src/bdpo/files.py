@@ -14,6 +14,7 @@ import stat
 import sys
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager, suppress
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -95,9 +96,8 @@ def file_made_whole(path: Path) -> Iterator[Path]:
     temporary = path.with_name(f".{path.name}.{os.getpid()}")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        for left in path.parent.glob(f".{glob.escape(path.name)}.*"):
-            if left.suffix[1:].isdigit() and not pid_exists(int(left.suffix[1:])):  # by a process that was killed
-                left.unlink(missing_ok=True)
+        for left in _leftovers(path.parent.absolute(), os.getpid()).pop(path.name, ()):
+            left.unlink(missing_ok=True)
         yield temporary
         with temporary.open("rb") as file:
             os.fsync(file.fileno())
@@ -107,6 +107,20 @@ def file_made_whole(path: Path) -> Iterator[Path]:
     finally:
         with suppress(OSError):
             temporary.unlink(missing_ok=True)
+
+
+@lru_cache(maxsize=1024)
+def _leftovers(folder: Path, process: int) -> dict[str, list[Path]]:
+    """What `file_made_whole` left in a folder in processes that were killed, by the name that it was for.
+
+    Looked for once a folder and process, since a folder may hold thousands of files that are written one by one.
+    """
+    left: dict[str, list[Path]] = {}
+    for name in os.listdir(folder):
+        found = re.fullmatch(r"\.(.+)\.(\d{1,9})", name)
+        if found and not pid_exists(int(found[2])):
+            left.setdefault(found[1], []).append(folder / name)
+    return left
 
 
 def not_writable(error: BaseException) -> str | None:

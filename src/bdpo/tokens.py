@@ -176,10 +176,13 @@ def prompt_ids(tokenizer: PreTrainedTokenizerBase, messages: Sequence[Message], 
         where: what to call the conversation in an error.
 
     Raises:
-        BdpoError: no chat template, or one that refuses the conversation.
+        BdpoError: no chat template, or one that refuses the conversation or makes nothing of it.
     """
     stripped = strip_messages(messages, control_tokens(tokenizer))
-    return _ids(tokenizer, render(tokenizer, stripped, where, add_generation_prompt=True))
+    ids = _ids(tokenizer, render(tokenizer, stripped, where, add_generation_prompt=True))
+    if not ids:
+        raise BdpoError(f"{where}: the chat template makes no text of the conversation: give another one.")
+    return ids
 
 
 def options_ids(

@@ -9,8 +9,9 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from case import Bad, bad
+from case import Bad, bad, fifo
 from peft import LoraConfig, get_peft_model
+from safetensors.torch import load_file
 
 from tiny import tiny_model
 
@@ -56,6 +57,18 @@ def bare_pickle(path: Path) -> None:
     path.write_bytes(pickle.dumps({"model.norm.weight": Opened()}))
 
 
+def weights(file: Any) -> Change:
+    """An index that says of every tensor that it is in `file`; `w.safetensors` in the working folder has them."""
+
+    def make(index: Path) -> None:
+        there = index.with_name("model.safetensors")
+        names = list(load_file(there))
+        there.rename(index.parents[1] / "w.safetensors")
+        index.write_text(json.dumps({"metadata": {}, "weight_map": dict.fromkeys(names, file)}))
+
+    return make
+
+
 def nan_weights(path: Path) -> None:
     model = tiny_model()
     model.get_input_embeddings().weight.data.fill_(float("nan"))
@@ -75,6 +88,9 @@ def adapter(changed: dict[str, Any] | None = None, content: str | None = None) -
     return {"adapter/adapter_config__json": make}
 
 
+INDEX = "model/model__safetensors__index__json"
+G = "model/generation_config__json"
+GGUF = f"{SCORE} x.gguf"
 W, C, T = "model/model__safetensors", "model/config__json", "model/tokenizer__json"
 
 MODELS: dict[str, Bad] = {
@@ -121,10 +137,10 @@ MODELS: dict[str, Bad] = {
         "nosuch.safetensors",
         **{
             W: gone,
-            "model/model__safetensors__index__json": {"metadata": {}, "weight_map": {"a": "nosuch.safetensors"}},
+            INDEX: {"metadata": {}, "weight_map": {"a": "nosuch.safetensors"}},
         },
     ),
-    "index a list": bad(MODEL, "Cannot load the model in", **{W: gone, "model/model__safetensors__index__json": "[]"}),
+    "index a list": bad(MODEL, "index.json holds a list where an object is expected", **{W: gone, INDEX: "[]"}),
     "tokenizer torn": bad(MODEL, "Cannot load", "copy or download it again", **{T: "{"}),
     "tokenizer a list": bad(MODEL, "Cannot load", "TypeError", **{T: "[]"}),
     "tokenizer's config a list": bad(MODEL, "Cannot load", "AttributeError", **{"model/tokenizer_config__json": "[]"}),
@@ -141,6 +157,31 @@ MODELS: dict[str, Bad] = {
     "no numbers": bad(
         MODEL, "non-finite log-probabilities to pairs pair-0", **{W: nan_weights}, leaves="never/manifest.json"
     ),
+    "index of a file elsewhere": bad(
+        MODEL, "index.json names '../w.safetensors', which is no file beside it", **{INDEX: weights("../w.safetensors")}
+    ),
+    "index of a number": bad(MODEL, "index.json names 3, which is no file beside it", **{INDEX: weights(3)}),
+    "generation settings torn": bad(MODEL, "generation_config.json is not JSON", "copy or download it", **{G: "{"}),
+    "generation settings empty": bad(MODEL, "generation_config.json is not JSON", **{G: ""}),
+    "generation settings a list": bad(MODEL, "generation_config.json holds a list", **{G: "[]"}),
+    "generation settings a pipe": bad(
+        MODEL, "generation_config.json cannot be read (a pipe", **{G: lambda path: (gone(path), fifo(path))}
+    ),
+    "end of a reply no token": bad(MODEL, "eos_token_id is ['x'] and must be", **{G: {"eos_token_id": ["x"]}}),
+    "length in words": bad(
+        MODEL, "Cannot load", "TypeError", **{"model/tokenizer_config__json": config(model_max_length="long")}
+    ),
+    "template empty": bad(
+        "evaluate model --limit 1 --max-new-tokens 2 --out never",
+        "the chat template makes no text of the conversation",
+        "give another",
+        leaves="never/model/run.json",
+        **{"model/chat_template__jinja": ""},
+    ),
+    "type of a birdsong": bad(MODEL, "Cannot load", "Canary config", **{C: config(model_type="canary")}),
+    "quantised by a word": bad(MODEL, "Cannot load", **{C: config(quantization_config="4bit")}),
+    "GGUF cut": bad(GGUF, "The GGUF file cannot be converted", "damaged", x__gguf=b"GGUF\3\0\0\0junk"),
+    "GGUF empty": bad(GGUF, "The GGUF file cannot be converted", "damaged", x__gguf=b""),
     "adapter's config a list": bad(
         ADAPTER,
         "adapter_config.json holds a list where an object is expected",

@@ -191,7 +191,7 @@ def _template_variables(text: str) -> dict[str, Any]:
 
     try:
         variables = json.loads(text)
-    except ValueError:
+    except (ValueError, RecursionError):
         variables = None
     if not isinstance(variables, dict):
         raise BdpoError(
@@ -202,9 +202,10 @@ def _template_variables(text: str) -> dict[str, Any]:
 
 def _text_of(path: Path | None, option: str) -> str | None:
     from bdpo.errors import BdpoError
+    from bdpo.files import read_bytes
 
     try:
-        return None if path is None else path.read_text(encoding="utf-8")
+        return None if path is None else read_bytes(path).decode()
     except (OSError, UnicodeDecodeError) as error:
         raise BdpoError(f"{option}: {path} cannot be read ({getattr(error, 'strerror', None) or error}).") from error
 

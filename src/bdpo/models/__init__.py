@@ -10,7 +10,7 @@ merging.py  adapter and base -> plain weights
 """
 
 from bdpo.models.gguf import STARTER, STARTER_LABEL
-from bdpo.models.loading import LoadedModel, load, load_tokenizer
+from bdpo.models.loading import LoadedModel, load, load_tokenizer, tokenizer_in
 from bdpo.models.merging import merge
 from bdpo.models.names import base_folder, known_as, resolve
 from bdpo.models.remote_code import from_config, from_files, trust_remote_code
@@ -32,6 +32,7 @@ __all__ = [
     "loading_of",
     "merge",
     "resolve",
+    "tokenizer_in",
     "trust_remote_code",
     "weights_hash",
     "whole_model",

@@ -74,7 +74,7 @@ def _convert(gguf: Path, folder: Path) -> None:
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
     from bdpo.models.remote_code import from_config, from_files
-    from bdpo.models.strict import whole_model  # slow to import, as torch is
+    from bdpo.models.strict import LOADING_ERRORS, whole_model  # slow to import, as torch is
 
     print("Dequantising to float32 (about 20 s for the starter, once) ...", file=sys.stderr)
     try:
@@ -82,7 +82,7 @@ def _convert(gguf: Path, folder: Path) -> None:
         tokenizer = from_files(AutoTokenizer, gguf.parent, gguf_file=gguf.name)
     except BdpoError:
         raise
-    except (ValueError, KeyError, IndexError, NotImplementedError) as error:
+    except LOADING_ERRORS as error:
         raise BdpoError(
             f"The GGUF file cannot be converted ({first_line(error)}): it is damaged or of a model "
             "that transformers does not read."

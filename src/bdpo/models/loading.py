@@ -70,7 +70,7 @@ def load(
             model = whole_model(base.folder, **kwargs)
         model.name_or_path = model.config._name_or_path = base.name
         model.config._commit_hash = base.commit
-        tokenizer = from_files(AutoTokenizer, folder if _has_tokenizer(folder) else base.folder)
+        tokenizer = tokenizer_in(folder if _has_tokenizer(folder) else base.folder)
         if base != place:
             model = adapted(model, folder, trainable=trainable_adapter)
     if on_device and quantization is None:
@@ -91,7 +91,14 @@ def load_tokenizer(name: str | Path, *, revision: str | None = None) -> PreTrain
     if not _has_tokenizer(folder):
         folder = base_of(place).folder
     with loading_of(f"a tokenizer from {folder}"):
-        return from_files(AutoTokenizer, folder)
+        return tokenizer_in(folder)
+
+
+def tokenizer_in(folder: Path) -> PreTrainedTokenizerBase:
+    """The tokenizer in a folder, tried on a letter: what is damaged shows here (see `loading_of`), and not later."""
+    tokenizer: PreTrainedTokenizerBase = from_files(AutoTokenizer, folder)
+    tokenizer("a")
+    return tokenizer
 
 
 def _quantization_config(quantization: str) -> Any:

@@ -17,9 +17,10 @@ from safetensors import SafetensorError
 from transformers import AutoModelForCausalLM
 
 from bdpo.errors import BdpoError
+from bdpo.files import read_json
 from bdpo.models.remote_code import asking_nobody, from_files
 
-_LOADING_ERRORS = (  # what damaged and foreign models raise in torch, transformers, tokenizers and peft
+LOADING_ERRORS = (  # what damaged and foreign models raise in torch, transformers, tokenizers and peft
     OSError, ValueError, ImportError, RuntimeError, LookupError, TypeError, AttributeError, ArithmeticError,
     AssertionError, EOFError, struct.error, pickle.UnpicklingError, SafetensorError, StrictDataclassError,
 )  # fmt: skip
@@ -38,7 +39,7 @@ def loading_of(what: str) -> Iterator[None]:
         yield
     except BdpoError:
         raise
-    except _LOADING_ERRORS as error:
+    except LOADING_ERRORS as error:
         raise BdpoError(f"Cannot load {what}: {_loading_fault(error)}") from error
 
 
@@ -56,9 +57,12 @@ def whole_model(folder: Path, kind: Any = AutoModelForCausalLM, **how: Any) -> A
     that is tied to another may be missing, and so may what the architecture itself says is made anew.
 
     Raises:
-        BdpoError: tensors are missing, unexpected or of other shapes; it names them.
+        BdpoError: tensors are missing, unexpected or of other shapes; it names them. Or generation_config.json, which
+            transformers passes over where it is damaged, holds no tokens that end a reply.
     """
     whose = f"The model in {folder}"
+    _refuse_damaged(folder / "generation_config.json")
+    _refuse_elsewhere(folder)
     with _tensors_only(whose), _report_left_out():
         model, info = from_files(kind, folder, output_loading_info=True, ignore_mismatched_sizes=True, **how)
     _refuse_missing(whose, info["missing_keys"])
@@ -146,6 +150,24 @@ def fit_vocabulary(model: Any, folder: Path) -> None:
             "modules_to_save, or neither in target_modules."
         )
     model.resize_token_embeddings(max(found.values()), mean_resizing=False)
+
+
+def _refuse_damaged(generation_config: Path) -> None:
+    if not generation_config.exists():
+        return
+    mend = "copy or download it again"
+    ends = read_json(generation_config, mend).get("eos_token_id")
+    ids = ends if isinstance(ends, list) else [] if ends is None else [ends]
+    if not all(type(token) is int and token >= 0 for token in ids):
+        raise BdpoError(f"{generation_config}: eos_token_id is {ends!r} and must be a token's id or several: {mend}.")
+
+
+def _refuse_elsewhere(folder: Path) -> None:
+    """An index may name the files beside it and no others: transformers would open whatever path it holds."""
+    for index in folder.glob("*.index.json"):
+        for file in read_json(index, "copy or download it again", weight_map=dict)["weight_map"].values():
+            if not isinstance(file, str) or Path(file).name != file:
+                raise BdpoError(f"{index} names {file!r}, which is no file beside it: copy or download it again.")
 
 
 def _refuse_missing(whose: str, names: Collection[str]) -> None:

@@ -105,10 +105,11 @@ def control_tokens(tokenizer: PreTrainedTokenizerBase) -> ControlTokens:
 
 
 def _has_control_form(token: str, *, html_s: bool) -> bool:
-    """Whether it is a name in brackets, and no HTML tag. `html_s`: <s> is one."""
+    """Whether it is a name in brackets, no HTML tag and no mere number ([1], a footnote). `html_s`: <s> is a tag."""
     token = token.strip(_BLANK)
     bracketed = len(token) > 2 and _BRACKETS.get(token[0]) == token[-1] and any(map(str.isalnum, token))
-    return bracketed and not _HTML.fullmatch(token) and not (html_s and token in ("<s>", "</s>"))
+    ordinary = token[1:-1].isdigit() or _HTML.fullmatch(token) or (html_s and token in ("<s>", "</s>"))
+    return bracketed and not ordinary
 
 
 def plain_marks(tokenizer: PreTrainedTokenizerBase) -> tuple[str, ...]:

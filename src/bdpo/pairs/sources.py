@@ -206,10 +206,12 @@ def _parquet_rows(content: bytes) -> Iterator[PlacedRow]:
     try:
         file = pyarrow.parquet.ParquetFile(io.BytesIO(content))
         _refuse_twice(file.schema_arrow.names, "the table")
-        table = file.read()
-    except (pyarrow.ArrowException, OSError) as error:
+        rows = file.read().to_pylist()
+    except (pyarrow.ArrowException, OSError, ValueError, OverflowError) as error:  # the last two: of single cells
+        if isinstance(error, BdpoError):
+            raise
         raise BdpoError(f"not a Parquet file ({first_line(error)}); write it again.") from None
-    for number, row in enumerate(table.to_pylist(), start=1):
+    for number, row in enumerate(rows, start=1):
         yield f"row {number}", row
 
 

@@ -198,7 +198,7 @@ def _begun_with(path: Path) -> Recipe:
         if set(content) == set(Recipe.model_fields):
             return parse_recipe(content, where=str(path))
         why = "sections are missing"
-    except (OSError, UnicodeDecodeError, yaml.YAMLError, TypeError, BdpoError) as error:
+    except (OSError, ValueError, yaml.YAMLError, TypeError, RecursionError) as error:
         why = first_line(error)
     raise BdpoError(f"{path} is not as it was written ({why}): {TORN}.")
 

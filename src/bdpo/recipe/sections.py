@@ -253,7 +253,7 @@ def as_override(key: str, text: str) -> str:
     """`key=text` for --set, quoted where YAML would take the text for something else."""
     try:
         same = yaml.safe_load(text) == text
-    except yaml.YAMLError:
+    except (yaml.YAMLError, ValueError, RecursionError):
         same = False
     return f"{key}={text if same else json.dumps(text, ensure_ascii=False)}"
 

@@ -5,13 +5,14 @@ YAML 1.1 reads them as truth wherever they stand, but `save_strategy: no` means 
 
 from __future__ import annotations
 
+import os
 from types import UnionType
 from typing import Any, Union, get_args, get_origin
 
 import yaml
 from pydantic import JsonValue
 
-from bdpo.errors import BdpoError
+from bdpo.errors import BdpoError, first_line
 
 _TRUTH = {"yes": True, "on": True, "true": True, "no": False, "off": False, "false": False}
 _MOST = 100_000  # values in a recipe: a few aliases of aliases can stand for billions
@@ -35,6 +36,18 @@ class _Loader(yaml.SafeLoader):
         return super().construct_mapping(node, deep)
 
 
+def _text(loader: yaml.SafeLoader, node: yaml.ScalarNode) -> str:
+    text = str(loader.construct_scalar(node))
+    try:
+        if b"\0" in os.fsencode(text):
+            raise ValueError
+    except ValueError:
+        line = node.start_mark.line + 1
+        raise BdpoError(f"line {line}: a text has a NUL or half a character in it; take it out") from None
+    return text
+
+
+_Loader.add_constructor("tag:yaml.org,2002:str", _text)
 _Loader.add_constructor("tag:yaml.org,2002:bool", lambda loader, node: Word(node.value))
 
 
@@ -52,8 +65,12 @@ def load_yaml(text: str) -> Any:
         if _size(node, {}) > _MOST:
             raise BdpoError(f"its aliases unfold to more than {_MOST} values")
         return loader.construct_document(node)
+    except BdpoError:
+        raise
     except yaml.YAMLError as error:
         raise BdpoError(" ".join(str(error).split())) from error
+    except (ValueError, TypeError, LookupError, AttributeError) as error:  # a 99th of June, 5,000 digits, a tag on x
+        raise BdpoError(first_line(error)) from error
     except RecursionError:
         raise BdpoError("it nests too deep, or holds itself") from None
 

@@ -82,7 +82,7 @@ def _memory_mapped(path: Path, parts: list[Path]) -> Path:
     place = (path if os.access(path, os.W_OK) else cache_dir()) / ".arrow"
     made_of = hashlib.sha256("".join(_checksum_path(part).read_text() for part in parts).encode()).hexdigest()
     copy, checksum = place / f"{made_of[:20]}.arrow", place / f"{made_of[:20]}.sha256"
-    if copy.exists() and checksum.exists() and checksum.read_text() == file_hash(copy):
+    if copy.is_file() and checksum.is_file() and checksum.read_bytes() == file_hash(copy).encode():
         return copy
     with file_made_whole(copy) as work, pa.OSFile(str(work), "wb") as sink, pa.ipc.new_stream(sink, COLUMNS) as rows:
         for part in parts:
@@ -156,7 +156,7 @@ def part_path(out: Path, part: int) -> Path:
 def is_whole(part: Path, key: dict[str, Any] | None = None) -> bool:
     """Whether a part is there as it was written, under its own name and for this key; None: the manifest's."""
     checksum = _checksum_path(part)
-    if not (part.exists() and checksum.exists()):
+    if not (part.is_file() and checksum.is_file()):
         return False
     return _checksum(part, file_hash(part), key) == checksum.read_text(encoding="utf-8", errors="replace").strip()
 

@@ -14,7 +14,7 @@ from transformers import PreTrainedTokenizerBase
 from transformers.trainer_utils import set_seed
 from transformers.utils import logging
 
-from bdpo.errors import BdpoError
+from bdpo.errors import BdpoError, first_line
 from bdpo.files import key_difference
 from bdpo.forward.lora import fuse_lora
 from bdpo.method.balance import balance
@@ -177,8 +177,8 @@ def with_adapter(model: Any, peft_config: Any) -> Any:
     # prepare_model_for_kbit_training is not called: it would cast weights that were scored as they are
     try:
         return get_peft_model(model, peft_config, revision=getattr(model.config, "_commit_hash", None))
-    except ValueError as error:
-        raise BdpoError(f"The adapter does not fit the model: {error}") from error
+    except (ValueError, RuntimeError) as error:  # the latter: its weights do not fit in memory
+        raise BdpoError(f"The adapter does not fit the model: {first_line(error)}") from error
 
 
 def _disable_dropout(model: nn.Module) -> None:

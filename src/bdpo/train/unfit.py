@@ -27,6 +27,7 @@ def _from(least: float, below: float = math.inf) -> Callable[[float], bool]:
 
 _COUNT = _from(1), "must be at least 1"
 _NOT_NEGATIVE = _from(0), "must be a number from 0 up"
+_INTERVAL = (lambda steps: 0 < steps < math.inf), "must be a number above 0"
 _SEED = _from(0, 2**32), "must be from 0 to 4294967295"
 _BOUNDS: dict[str, tuple[Callable[[Any], bool], str]] = {
     "per_device_train_batch_size": _COUNT,
@@ -39,6 +40,10 @@ _BOUNDS: dict[str, tuple[Callable[[Any], bool], str]] = {
     "weight_decay": _NOT_NEGATIVE,
     "max_grad_norm": (lambda norm: norm >= 0, "must be a number from 0 up"),
     "neftune_noise_alpha": _NOT_NEGATIVE,
+    "warmup_steps": _NOT_NEGATIVE,
+    "logging_steps": _INTERVAL,
+    "save_steps": _INTERVAL,
+    "save_total_limit": (_COUNT[0], "must be at least 1, or left out"),
     "dataloader_num_workers": _NOT_NEGATIVE,
     "seed": _SEED,
     "data_seed": _SEED,

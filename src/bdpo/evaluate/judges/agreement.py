@@ -10,12 +10,12 @@ from typing import Any
 
 from rich.console import Console
 from rich.table import Table
-from rich.text import Text
 
 from bdpo.errors import BdpoError
 from bdpo.evaluate.ask.sources import file_rows
 from bdpo.evaluate.judges import BEHAVIOURS, COMPLIANCE, HARM, REFUSAL, Judge
 from bdpo.pairs import fields
+from bdpo.terminal import plain
 
 
 @dataclass(frozen=True)
@@ -47,12 +47,12 @@ class Agreement:
     def render(self, console: Console) -> None:
         """Print the confusion table, and the figures below it."""
         verdicts = sorted({verdict for row in self.confusion.values() for verdict in row}, key=_order)
-        table = Table(title=Text(f"Labels against verdicts of {self.judge}, version {self.version}"))
+        table = Table(title=plain(f"Labels against verdicts of {self.judge}, version {self.version}"))
         table.add_column("label")
         for verdict in verdicts:
-            table.add_column(Text(verdict), justify="right")
+            table.add_column(plain(verdict), justify="right")
         for label in sorted(self.confusion, key=_order):
-            table.add_row(Text(label), *(str(self.confusion[label].get(verdict, 0)) for verdict in verdicts))
+            table.add_row(plain(label), *(str(self.confusion[label].get(verdict, 0)) for verdict in verdicts))
         console.print(table)
         console.print(
             f"{self.n} replies: accuracy {100 * self.accuracy:.1f} %, Cohen's kappa {_shown(self.kappa)}.\n"

@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from transformers import AutoConfig, AutoModelForCausalLM, AutoModelForSequenceClassification, AutoTokenizer
+from transformers import AutoConfig, AutoModelForCausalLM, AutoModelForSequenceClassification
 
 from bdpo.errors import BdpoError
 from bdpo.evaluate.judges.verdict import (
@@ -34,7 +34,8 @@ from bdpo.evaluate.judges.verdict import (
     Judge,
     Verdict,
 )
-from bdpo.models import from_files, loading_of, resolve, weights_hash, whole_model
+from bdpo.evaluate.replies.generate import Finite
+from bdpo.models import from_files, loading_of, resolve, tokenizer_in, weights_hash, whole_model
 from bdpo.processes import processes
 
 BATCH = 8
@@ -98,7 +99,7 @@ class Classifier(Judge):
             config = from_files(AutoConfig, folder)
             kind = AutoModelForSequenceClassification if _classifies(config) else AutoModelForCausalLM
             self.model: Any = whole_model(folder, kind, dtype="auto").eval()
-            self.tokenizer: Any = from_files(AutoTokenizer, folder)
+            self.tokenizer: Any = tokenizer_in(folder)
         self._ask = _form(str(model), config, self)
         self.knows_answers = COMPLIANCE in map(LABELS.get, map(_plain, (config.id2label or {}).values()))
         self.version = f"{VERSION}-{weights_hash(self.model)[:12]}"
@@ -165,18 +166,24 @@ class Classifier(Judge):
             return_tensors="pt",
         )  # fmt: skip
         logits: torch.Tensor = self.model(**inputs.to(self.model.device)).logits.float().cpu()
-        if not logits.isfinite().all():
-            raise BdpoError(f"The judge {self.name} gives logits that are not finite: its weights are damaged.")
+        self._refuse_non_finite(bool(logits.isfinite().all()))
         return logits
+
+    def _refuse_non_finite(self, finite: bool) -> None:
+        if not finite:
+            raise BdpoError(f"The judge {self.name} gives logits that are not finite: its weights are damaged.")
 
     @torch.inference_mode()
     def _generate(self, inputs: list[list[int]], tokens: int) -> list[str]:
         """What the model says next, greedily."""
         padded = self.tokenizer.pad({"input_ids": inputs}, padding_side="left", return_tensors="pt")
         padded = padded.to(self.model.device)
+        finite = Finite(len(inputs), self.model.device)
         said = self.model.generate(
-            **padded, max_new_tokens=tokens, do_sample=False, pad_token_id=self.tokenizer.pad_token_id
-        )
+            **padded, max_new_tokens=tokens, do_sample=False, pad_token_id=self.tokenizer.pad_token_id,
+            logits_processor=[finite],
+        )  # fmt: skip
+        self._refuse_non_finite(bool(finite.rows.all()))
         return list(self.tokenizer.batch_decode(said[:, padded["input_ids"].shape[1] :], skip_special_tokens=True))
 
 

@@ -35,6 +35,8 @@ _PHRASES = re.compile(  # for those who give no code of their own: DeepSeek, Ope
 _FILTERED_STOPS = ("content_filter", "sensitive", "safety", "prohibited_content", "blocklist", "spii", "recitation",
                    "refusal", "guardrail", "moderation")  # fmt: skip
 _LENGTH_STOPS = ("length", "max_tokens", "max_output_tokens", "max_completion_tokens", "model_length")
+# what reading an answer of another form, of numbers beyond all bounds or of a thousand brackets raises
+_NO_ANSWER = (ValueError, LookupError, TypeError, AttributeError, ArithmeticError, RecursionError)
 
 
 @dataclass(frozen=True)
@@ -74,7 +76,7 @@ def read_completion(answer: bytes) -> Completion | None:
             int(usage.get("completion_tokens") or 0),
             thought or next(filter(None, map(_thought, map(message.get, _THOUGHTS))), ""),
         )
-    except (ValueError, LookupError, TypeError, AttributeError):
+    except _NO_ANSWER:
         return None
 
 
@@ -86,7 +88,7 @@ def error_status(answer: bytes) -> int | None:
         error = decoded.get("error") or next((choice.get("error") for choice in decoded.get("choices") or ()), None)
         code = str(error.get("code")) if isinstance(error, dict) else ""
         return None if not error else int(code) if re.fullmatch("[45][0-9][0-9]", code) else 400
-    except (ValueError, LookupError, TypeError, AttributeError):
+    except _NO_ANSWER:
         return None
 
 
@@ -108,9 +110,9 @@ def is_filtered(answer: bytes) -> bool:
     """
     try:
         said = json.loads(answer)
-    except ValueError:
+        texts = list(_texts(said)) if isinstance(said, dict) else []
+    except _NO_ANSWER:
         return False
-    texts = list(_texts(said)) if isinstance(said, dict) else []
     return any(re.sub(r"[\W_]", "", text.lower()) in _CODES or _PHRASES.search(text) for text in texts)
 
 
@@ -121,7 +123,7 @@ def excerpt(answer: bytes) -> str:
         said = json.loads(text)
         error = said.get("error", said)
         text = str(error["message"] if isinstance(error, dict) and "message" in error else error)
-    except (ValueError, AttributeError):
+    except _NO_ANSWER:
         pass
     text = " ".join(text.split()).rstrip(".")
     return text if len(text) <= 200 else f"{text[:200]}..."

@@ -18,7 +18,7 @@ from collections.abc import Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor, as_completed
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
-from http.client import HTTPException
+from http.client import HTTPException, IncompleteRead
 from typing import Any
 from urllib.parse import SplitResult, parse_qsl, urlsplit
 
@@ -34,6 +34,7 @@ from bdpo.terminal import visible
 _PASSING = {408, 429}  # too slow, too many: another time it may do; so may every 5xx
 _OF_ONE_PROMPT = {400, 413, 422}
 _LONGEST_WAIT = 60.0  # seconds
+_LARGEST = 64 << 20  # answer [bytes]
 _FIRST_TRIES = 3  # that a server may miss which never answered at all
 WORKERS = 16  # requests at once
 
@@ -140,11 +141,12 @@ class ChatEndpoint:
         request = urllib.request.Request(self._address, data=json.dumps(body).encode(), headers=headers)
         try:
             try:
+                begun = time.monotonic()
                 with _OPENER.open(request, timeout=self.timeout) as answer:
-                    found = 200, bytes(answer.read()), 0.0
+                    found = 200, self._body(answer, begun + self.timeout), 0.0
             except urllib.error.HTTPError as error:
                 with error:
-                    found = error.code, _body(error), _pause(error.headers)
+                    found = error.code, self._body_of(error, begun + self.timeout), _pause(error.headers)
         except (OSError, HTTPException) as error:  # refused, reset, cut off, too slow
             reason = getattr(error, "reason", error)
             said = str(reason) or type(error).__name__
@@ -153,6 +155,28 @@ class ChatEndpoint:
             raise _Passing(said) from None
         self._answered = True
         return found
+
+    def _body(self, answer: Any, end: float) -> bytes:
+        """What a server sends, which may never end: so much of it, until a moment of the clock."""
+        body = bytearray()
+        while chunk := answer.read1(1 << 16):
+            body += chunk
+            if len(body) > _LARGEST:
+                raise BdpoError(
+                    f"{self.url} answers with more than {_LARGEST >> 20} MiB, which is no chat completion: check that "
+                    "the URL ends in the server's API root, often /v1."
+                )
+            if time.monotonic() > end:
+                raise TimeoutError(f"its answer took longer than {self.timeout:g} s")
+        if answer.length:  # what is left of it; read1 does not say
+            raise IncompleteRead(bytes(body), answer.length)
+        return bytes(body)
+
+    def _body_of(self, error: urllib.error.HTTPError, end: float) -> bytes:
+        try:
+            return self._body(error, end)
+        except (OSError, HTTPException):
+            return b""
 
     def _failed(self, status: int, answer: bytes, pause: float) -> Completion:
         """A failure as what it is: a filtered prompt, one that may pass, or what the user can mend."""
@@ -275,13 +299,6 @@ def _split(url: str) -> SplitResult:
             "written into the results: take it out and set the environment variable OPENAI_API_KEY."
         )
     return parts
-
-
-def _body(error: urllib.error.HTTPError) -> bytes:
-    try:
-        return bytes(error.read())
-    except (OSError, HTTPException):
-        return b""
 
 
 def _pause(headers: Any) -> float:

@@ -123,7 +123,7 @@ class LocalGenerator:
         for i, row in enumerate(rows):
             ids[i, width - len(row.ids) :] = torch.tensor(row.ids)
             mask[i, width - len(row.ids) :] = 1
-        finite = _Finite(len(rows), device)
+        finite = Finite(len(rows), device)
         try:
             output = self.model.generate(
                 input_ids=ids.to(device),
@@ -246,7 +246,7 @@ def _marks_of_template(tokenizer: PreTrainedTokenizerBase) -> tuple[str, str] | 
     return None if found is None or is_known(*found) or any(mark in plain for mark in found) else found
 
 
-class _Finite(LogitsProcessor):
+class Finite(LogitsProcessor):
     """Keeps which rows had a finite highest logit at every step; looked at once a batch, so that no step waits."""
 
     def __init__(self, rows: int, device: torch.device) -> None:

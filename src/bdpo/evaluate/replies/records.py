@@ -16,6 +16,8 @@ from pathlib import Path
 from typing import Any
 
 from bdpo.errors import BdpoError
+from bdpo.files import read_bytes
+from bdpo.terminal import visible
 
 
 class RecordFile:
@@ -30,7 +32,7 @@ class RecordFile:
         Damaged lines are left out; of one that is not the last it is said so, since no killed run explains it.
         """
         try:
-            lines = self.path.read_bytes().split(b"\n")
+            lines = read_bytes(self.path).split(b"\n")
         except FileNotFoundError:
             return []
         except OSError as error:
@@ -39,7 +41,7 @@ class RecordFile:
         damaged = [number for number, record in records[:-1] if record is None]
         if damaged:
             numbers = ", ".join(map(str, damaged))
-            print(f"{self.path}: line {numbers} is damaged; what it held is made again.", file=sys.stderr)
+            print(visible(f"{self.path}: line {numbers} is damaged; what it held is made again."), file=sys.stderr)
         return [record for _, record in records if record is not None]
 
     def append(self, records: Iterable[Mapping[str, Any]]) -> None:
@@ -73,7 +75,7 @@ def _whole(line: bytes) -> dict[str, Any] | None:
     try:
         record = json.loads(line)
         return record if record.pop("checksum") == _checksum(record) else None
-    except (ValueError, LookupError, TypeError, AttributeError):
+    except (ValueError, LookupError, TypeError, AttributeError, RecursionError):
         return None
 
 

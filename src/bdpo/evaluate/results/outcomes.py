@@ -17,9 +17,11 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from pydantic import ConfigDict, TypeAdapter, ValidationError
+
 from bdpo.errors import BdpoError
 from bdpo.evaluate.replies.records import RecordFile
-from bdpo.files import key_difference, write_json
+from bdpo.files import key_difference, read_bytes, write_json
 
 FORMAT = 1
 RUN_FILE = "run.json"
@@ -44,6 +46,8 @@ class Outcome:
     kind: str = ""  # preferences: unsafe or harmless
     prompt: str = ""  # preferences: the same for all pairs with the same prompt
 
+    __pydantic_config__ = ConfigDict(extra="forbid")
+
 
 @dataclass(frozen=True)
 class TaskRecord:
@@ -53,6 +57,8 @@ class TaskRecord:
     measure: str  # what the mean score is a share of
     expected: int  # outcomes of a whole task
     settings: dict[str, Any]  # prompts, judge and generation; the same for every model that is compared
+
+    __pydantic_config__ = ConfigDict(extra="forbid")
 
 
 @dataclass(frozen=True)
@@ -67,9 +73,14 @@ class Run:
     key: dict[str, Any]  # of the weights, the template and the like
     tasks: dict[str, TaskRecord]
 
+    __pydantic_config__ = ConfigDict(extra="forbid")
+
     def outcomes(self, task: str) -> list[Outcome]:
         """The outcomes there are of a task, each once, in the order of the prompts' ids."""
-        found = (Outcome(**record) for record in RecordFile(self._lines(task)).read())
+        try:
+            found = [_OUTCOME.validate_python(record) for record in RecordFile(self._lines(task)).read()]
+        except ValidationError as error:
+            raise _unreadable(self._lines(task), _complaint(error)) from None
         first: dict[tuple[str, int], Outcome] = {}
         for outcome in found:
             first.setdefault((outcome.id, outcome.sample), outcome)
@@ -111,6 +122,9 @@ class Run:
         run = replace(self, tasks=self.tasks | tasks)
         _write(run)
         return run
+
+
+_OUTCOME, _RUN = TypeAdapter(Outcome), TypeAdapter(Run)
 
 
 def _refuse_other(where: str, there: dict[str, Any], now: dict[str, Any]) -> None:
@@ -168,13 +182,25 @@ def open_runs(out: str | Path) -> list[Run]:
 def _runs(out: Path) -> Iterator[Run]:
     for path in sorted(out.glob(f"*/{RUN_FILE}")):
         try:
-            content = json.loads(path.read_text(encoding="utf-8"))
+            content = json.loads(read_bytes(path))
             if content.pop("format") != FORMAT:
                 raise ValueError("another format")
-            tasks = {name: TaskRecord(**task) for name, task in content.pop("tasks").items()}
-            yield Run(folder=path.parent, tasks=tasks, **content)
-        except (OSError, ValueError, TypeError, KeyError, AttributeError) as error:
-            raise BdpoError(f"{path} cannot be read ({error}): evaluate into another folder.") from error
+            yield _RUN.validate_python(content | {"folder": path.parent})
+        except ValidationError as error:
+            raise _unreadable(path, _complaint(error)) from None
+        except (OSError, ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
+            raise _unreadable(path, str(error)) from error
+
+
+def _unreadable(path: Path, why: str) -> BdpoError:
+    return BdpoError(f"{path} cannot be read ({why}): evaluate into another folder.")
+
+
+def _complaint(error: ValidationError) -> str:
+    """The first complaint of pydantic, and all that it is about."""
+    complaints = error.errors()
+    about = ("'" + ".".join(map(str, one["loc"])) + "'" for one in complaints if one["msg"] == complaints[0]["msg"])
+    return f"{', '.join(about)}: {complaints[0]['msg']}"
 
 
 def _write(run: Run) -> None:

@@ -14,6 +14,7 @@ from bdpo.evaluate.judges import DEGENERATE, FILTERED, UNFINISHED, UNJUDGED, UNT
 from bdpo.evaluate.results.compare import Cell, ComparedRow, Comparison
 from bdpo.evaluate.results.outcomes import Outcome, Run, prompt_scores
 from bdpo.evaluate.results.statistics import Mean, Rate, mean, rate
+from bdpo.terminal import plain
 
 
 @dataclass(frozen=True)
@@ -27,14 +28,14 @@ class Grid:
 
     def render(self, console: Console) -> None:
         """Print it."""
-        table = Table(title=self.title, title_justify="left")
+        table = Table(title=plain(self.title), title_justify="left")
         for place, heading in enumerate(self.head):
-            table.add_column(heading, justify="right" if place else "left", no_wrap=place == 0, overflow="fold")
+            table.add_column(plain(heading), justify="right" if place else "left", no_wrap=place == 0, overflow="fold")
         for row in self.rows:
-            table.add_row(*row)
+            table.add_row(*map(plain, row))
         console.print(table)
         for note in self.notes:
-            console.print(note, highlight=False, markup=False)
+            console.print(plain(note))
 
     def markdown(self) -> str:
         """The same in Markdown."""
