@@ -127,16 +127,17 @@ def _run(
     if trainer.is_fsdp_enabled:  # checkpoints may be sharded, the result is not
         trainer.accelerator.state.fsdp_plugin.set_state_dict_type("FULL_STATE_DICT")
 
-    def write_end(to: Path) -> None:
-        write_json(to / "metrics.json", {"final": metrics, "history": trainer.state.log_history})
+    def record(to: Path) -> None:
         write_record(
             to, trainer, scores, eval_scores, started=started, method=method_name(recipe), label=loaded.label,
             report=checked, refusals=refusal_shares(data.train), counts=data.counts,
         )  # fmt: skip
-        adapter = (to / "adapter_config.json").exists()
-        write_whole(to / CARD, model_card(recipe, loaded.label, scores, data.counts, metrics, adapter=adapter))
 
-    save_result(out, trainer, write_end)
+    history = trainer.state.log_history
+    save_result(
+        out, trainer,
+        lambda to: _write_end(recipe, to, loaded.label, scores, data.counts, metrics, history, record),
+    )  # fmt: skip
     stop.now()
     return RunResult(out, metrics, scores, trainer)
 
@@ -213,3 +214,13 @@ def _write_start(recipe: Recipe, scores: ScoredData, pairs_per_step: int, out: P
     write_whole(out / RECIPE, yaml.safe_dump(content, sort_keys=False))
     write_json(out / SCORES, scores.manifest)
     write_json(out / STEP, {"pairs_per_step": pairs_per_step})
+
+
+def _write_end(
+    recipe: Recipe, out: Path, label: str, scores: ScoredData, counts: dict[str, int], metrics: dict[str, Any],
+    history: list[dict[str, Any]], record: Callable[[Path], None],
+) -> None:  # fmt: skip
+    write_json(out / "metrics.json", {"final": metrics, "history": history})
+    record(out)
+    card = model_card(recipe, label, scores, counts, metrics, adapter=(out / "adapter_config.json").exists())
+    write_whole(out / CARD, card)
