@@ -9,7 +9,7 @@ from bdpo.evaluate.results.paired import newcombe_paired
 @pytest.mark.parametrize(
     ("counts", "published"),
     [
-        ((36, 12, 2, 0), (0.0569, 0.3404)),  # Newcombe 1998, Stat. Med. 17:2635, table II, method 10
+        ((36, 12, 2, 0), (0.0569, 0.3404)),  # these two by the formula alone; not looked up
         ((20, 12, 2, 16), (0.0562, 0.3292)),
         ((59, 6, 16, 80), (-0.1186, -0.0046)),  # Cavo et al. 2012, the example of R's contingencytables (chapter 8)
     ],

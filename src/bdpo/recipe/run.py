@@ -19,6 +19,7 @@ from transformers.utils import logging
 
 from bdpo.errors import BdpoError, first_line
 from bdpo.files import key_difference, read_json, write_json, write_whole
+from bdpo.method.balance import Balance
 from bdpo.models import LoadedModel
 from bdpo.pairs import PreferencePair
 from bdpo.pairs.control import plain_marks
@@ -128,18 +129,17 @@ def _run(
     if trainer.is_fsdp_enabled:  # checkpoints may be sharded, the result is not
         trainer.accelerator.state.fsdp_plugin.set_state_dict_type("FULL_STATE_DICT")
 
-    def write_end(to: Path) -> None:
-        write_json(to / "metrics.json", {"final": metrics, "history": trainer.state.log_history})
+    def record(to: Path) -> None:
         write_record(
             to, trainer, scores, eval_scores, started=started, method=method_name(recipe), label=loaded.label,
             report=checked, refusals=refusal_shares(data.train), counts=data.counts,
         )  # fmt: skip
-        adapter = (to / "adapter_config.json").exists()
-        write_whole(
-            to / CARD, model_card(recipe, loaded.label, scores, trainer.balance, data.counts, metrics, adapter=adapter)
-        )
 
-    save_result(out, trainer, write_end)
+    history = trainer.state.log_history
+    save_result(
+        out, trainer,
+        lambda to: _write_end(recipe, to, loaded.label, scores, trainer.balance, data.counts, metrics, history, record),
+    )  # fmt: skip
     stop.now()
     return RunResult(out, metrics, scores, trainer)
 
@@ -223,3 +223,13 @@ def _write_start(recipe: Recipe, scores: ScoredData, pairs_per_step: int, out: P
     write_whole(out / RECIPE, yaml.safe_dump(content, sort_keys=False))
     write_json(out / SCORES, scores.manifest)
     write_json(out / STEP, {"pairs_per_step": pairs_per_step})
+
+
+def _write_end(
+    recipe: Recipe, out: Path, label: str, scores: ScoredData, balance: Balance, counts: dict[str, int],
+    metrics: dict[str, Any], history: list[dict[str, Any]], record: Callable[[Path], None],
+) -> None:  # fmt: skip
+    write_json(out / "metrics.json", {"final": metrics, "history": history})
+    record(out)
+    card = model_card(recipe, label, scores, balance, counts, metrics, adapter=(out / "adapter_config.json").exists())
+    write_whole(out / CARD, card)
