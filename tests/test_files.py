@@ -1,4 +1,4 @@
-"""What is written can be read by whom the umask says."""
+"""What is written can be read by whom the umask says, and what dead processes left of it goes."""
 
 import os
 import stat
@@ -9,6 +9,7 @@ import pytest
 from peft import LoraConfig, get_peft_model
 
 from bdpo import models
+from bdpo.files import write_whole
 from plain_dpo import Make
 from tiny import tiny_model, tiny_tokenizer
 
@@ -45,3 +46,17 @@ def test_merged_weights_follow_the_umask(tmp_path: Path, mode: int) -> None:
     get_peft_model(base, LoraConfig(task_type="CAUSAL_LM", r=2)).save_pretrained(tmp_path / "adapter")
     found = modes(models.merge(tmp_path / "adapter", tmp_path / "merged"))
     assert "model.safetensors" in found and set(found.values()) == {mode}
+
+
+def test_a_folder_is_looked_through_once_and_a_dead_processes_leftovers_go(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    dead, living, other = tmp_path / ".a.json.999999999", tmp_path / f".a.json.{os.getppid()}", tmp_path / ".a.json.txt"
+    for left in (dead, living, other):
+        left.write_text("half")
+    looked, list_folder = [], os.listdir
+    monkeypatch.setattr(os, "listdir", lambda folder: looked.append(folder) or list_folder(folder))
+    for name in ("b.json", "a.json", "c.json"):
+        write_whole(tmp_path / name, "whole")
+    assert {*list_folder(tmp_path)} == {"a.json", "b.json", "c.json", living.name, other.name}
+    assert len(looked) == 1

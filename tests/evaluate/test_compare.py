@@ -1,17 +1,22 @@
 """Comparing runs: every number by hand on record files written here, and what is refused."""
 
+import io
 import json
 from collections.abc import Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+from rich.console import Console
 
 from bdpo.errors import BdpoError
+from bdpo.evaluate.replies.records import RecordFile
 from bdpo.evaluate.results.compare import ComparedRow, Comparison, compare
 from bdpo.evaluate.results.outcomes import Outcome, Run, TaskRecord, claim_run, open_runs
 from bdpo.evaluate.results.statistics import Mean, Part, Rate, compare_means, mean
+from bdpo.evaluate.results.tables import Grid
 
 SETTINGS = {"prompts": "4 prompts (aaaa)", "judge": "rules 1", "max_new_tokens": 64, "temperature": 0.0}
 SUITE_OF = {"strongreject": "safety", "advbench": "safety", "xstest-safe": "over-refusal", "gsm8k": "capability"}
@@ -274,3 +279,31 @@ def test_a_task_under_other_settings_is_refused_and_further_tasks_are_added(tmp_
     assert set(run.with_tasks({"gsm8k": record}).tasks) == {"strongreject", "xstest-safe", "gsm8k"}
     with pytest.raises(BdpoError, match=r"base: xstest-safe holds .* differs in judge \(rules 1 there, llm 1 now\)"):
         run.with_tasks({"xstest-safe": TaskRecord("over-refusal", "answered", 4, SETTINGS | {"judge": "llm 1"})})
+
+
+# --- what a folder holds that was not written here ----------------------------------------------------------------
+
+
+@pytest.mark.parametrize("fields", [{"score": "high"}, {"tokens": None}, {"more": 1}])
+def test_outcomes_of_other_fields_or_types_are_refused_by_field(tmp_path: Path, fields: dict[str, Any]) -> None:
+    run = write_run(tmp_path, "base", {"xstest-safe": [1.0]})
+    RecordFile(run.folder / "xstest-safe.jsonl").append([asdict(outcome("p1", 1.0)) | fields])
+    with pytest.raises(
+        BdpoError, match=rf"xstest-safe.jsonl cannot be read \('{next(iter(fields))}': .*another folder"
+    ):
+        compare([tmp_path])
+
+
+@pytest.mark.parametrize(("field", "value"), [("order", "first"), ("name", 3), ("tasks", [])])
+def test_a_run_of_other_types_is_refused_by_field(tmp_path: Path, field: str, value: Any) -> None:
+    file = write_run(tmp_path, "base", {"xstest-safe": [1.0]}).folder / "run.json"
+    file.write_text(json.dumps(json.loads(file.read_text()) | {field: value}))
+    with pytest.raises(BdpoError, match=rf"run.json cannot be read \('{field}': .*another folder"):
+        compare([tmp_path])
+
+
+def test_tables_obey_no_markup_and_no_escapes() -> None:
+    console = Console(file=io.StringIO(), width=120, color_system="truecolor", force_terminal=True)
+    evil = "[red]\x1b]0;x\x07:smile:"
+    Grid(evil, ("", evil), [(evil, evil)], (evil,)).render(console)
+    assert console.file.getvalue().count(r"[red]\x1b]0;x\x07:smile:") == 5  # type: ignore[attr-defined]

@@ -1,6 +1,7 @@
 """The endpoint's client against a stub server: what is sent, what is read, what is tried again, what is refused."""
 
 import json
+import math
 import threading
 from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
@@ -138,6 +139,21 @@ def test_an_answer_cut_off_is_tried_again():
     with serving((200, b"{", {"Content-Length": "500"}), said()) as server:
         endpoint = ChatEndpoint(server.url, "m", timeout=5)
         assert endpoint.complete(ASKED).text == "The Loire."
+
+
+@pytest.mark.parametrize("status", [200, 400])
+def test_an_answer_without_end_is_given_up(monkeypatch, status):
+    monkeypatch.setattr("bdpo.evaluate.replies.endpoint._LARGEST", 1 << 20)
+    with serving((status, b"x" * (3 << 20))) as server, pytest.raises(BdpoError, match="more than 1 MiB"):
+        ChatEndpoint(server.url, "m").complete(ASKED)
+
+
+@pytest.mark.parametrize(
+    "answer", [b"[" * 100_000, b'{"choices": ' + b"[" * 100_000, said()[1] | {"usage": {"prompt_tokens": math.inf}}]
+)
+def test_brackets_and_numbers_without_end_are_no_completion(answer):
+    with serving((200, answer)) as server, pytest.raises(BdpoError, match="something other than a chat completion"):
+        ChatEndpoint(server.url, "m").complete(ASKED)
 
 
 def test_pauses_end_at_a_minute(no_key_and_no_pauses):

@@ -181,3 +181,13 @@ def test_other_weights_are_another_version(tmp_path):
     again = Classifier(tmp_path / "one")
     two = Classifier(save_classifier(tmp_path / "two", ["safe", "unsafe"], [0.0, 2.0]))
     assert one.version == again.version != two.version
+
+
+@pytest.mark.parametrize("name", ["guard", "harmbench"])
+def test_a_generative_judge_whose_logits_are_nan_gives_no_verdict(tmp_path, name):
+    folder = save_chain(tmp_path / name, {}, GUARD_TEMPLATE)
+    model = LlamaForCausalLM.from_pretrained(folder)
+    model.lm_head.weight.data.fill_(math.nan)
+    model.save_pretrained(folder)
+    with pytest.raises(BdpoError, match="gives logits that are not finite: its weights are damaged"):
+        Classifier(folder)(["p"], ["one"])

@@ -190,3 +190,10 @@ def test_two_templates_on_one_tokenizer_differ_in_their_marks():
     assert plain_marks(tokenizer) == ("ASSISTANT:", "USER:")
     tokenizer.chat_template = LLAMA3
     assert plain_marks(tokenizer) == ()
+
+
+@pytest.mark.parametrize(("token", "controls"), [("[1]", False), ("{12}", False), ("[T1]", True), ("<|1|>", True)])
+def test_a_number_in_brackets_is_a_footnote_and_no_control_token(token, controls):
+    tokenizer = FAMILIES["mistral-v1"].make()
+    tokenizer.add_tokens([token])
+    assert (token in control_tokens(tokenizer)) == controls
