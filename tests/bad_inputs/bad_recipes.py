@@ -75,7 +75,11 @@ RECIPES: dict[str, Bad] = {
     "nan": bad(X, "loss", "beta", x__yaml="loss: {beta: .nan}"),
     "temperature 0": bad(X, "balance.temperature is 0", "greater than 0", x__yaml="balance: {temperature: 0}"),
     "unknown loss": bad(f"{SET} loss.name=dppo", "--set loss.name=dppo", "did you mean 'dpo'?"),
-    "unknown weighting": bad(f"{SET} balance.weighting=ratoi", "balance.weighting is 'ratoi'", "'sigmoid' or 'ratio'"),
+    "unknown weighting": bad(
+        f"{SET} balance.weighting=ratoi",
+        "balance.weighting is 'ratoi'",
+        "'sigmoid', 'ratio', 'reversed', 'permuted' or 'constant'",
+    ),
     "no value": bad(f"{SET} loss.beta", "--set loss.beta: write section.key=value"),
     "no section": bad(f"{SET} =3", "--set =3: write section.key=value"),
     "value no YAML": bad(f"{SET} loss.beta=[1", "--set loss.beta=[1: the value is not YAML", "quote it"),

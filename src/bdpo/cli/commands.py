@@ -12,7 +12,7 @@ import warnings
 from functools import partial
 from importlib.metadata import version
 from pathlib import Path
-from typing import Annotated, Literal, NoReturn
+from typing import Annotated, Any, Literal, NoReturn
 
 import typer
 
@@ -104,11 +104,14 @@ def data_check(
     """
     from rich.console import Console
 
-    from bdpo import models
     from bdpo.pairs import check_pairs, control_tokens, load_pairs
 
-    tokenizer = models.load_tokenizer(model)
-    strip = control_tokens(tokenizer) if strip_control_tokens else ()
+    def tokenizer() -> Any:  # after the data where that can be, since a fault of the data should not wait for it
+        from bdpo.models import load_tokenizer
+
+        return load_tokenizer(model)
+
+    strip = control_tokens(tokenizer()) if strip_control_tokens else ()
     read = partial(
         load_pairs, format=format, prefer=prefer, columns=_columns(columns), as_chat=as_chat, sample=sample, seed=seed,
         strip_control_tokens=strip, on_error="collect",
@@ -116,7 +119,7 @@ def data_check(
     loaded = read(data, split=split, config=data_config)
     other_config = data_config if against == data else None  # another split of it
     other = None if against is None else read(against, split=against_split, config=other_config)
-    report = check_pairs(loaded, against=other, tokenizer=tokenizer, max_length=max_length)
+    report = check_pairs(loaded, against=other, tokenizer=tokenizer(), max_length=max_length)
     if as_json:
         print(json.dumps(report.to_dict(), indent=2))
     else:
