@@ -6,13 +6,14 @@ import random
 import warnings
 from collections.abc import Callable
 from functools import lru_cache
+from pathlib import Path
 from typing import Any
 
 import torch
 from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers
 from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedTokenizerFast
 
-from bdpo.pairs import PreferencePair
+from bdpo.pairs import PreferencePair, write_pairs
 
 CHATML = (
     "{% for message in messages %}<|im_start|>{{ message['role'] }}\n{{ message['content'] }}<|im_end|>\n{% endfor %}"
@@ -130,3 +131,12 @@ def make_pairs(n: int, seed: int = 0) -> list[PreferencePair]:
             )
         )
     return pairs
+
+
+def furnish(home: Path, *, pairs: int, held: int = 0) -> None:
+    """Write a tiny model with its tokenizer into `home`, and as many pairs and held-out pairs (none: no file)."""
+    tiny_model().save_pretrained(home / "model")
+    tiny_tokenizer().save_pretrained(home / "model")
+    write_pairs(home / "pairs.jsonl", make_pairs(pairs))
+    if held:
+        write_pairs(home / "held.jsonl", make_pairs(held, seed=1))

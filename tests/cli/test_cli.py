@@ -18,20 +18,16 @@ import bdpo.recipe.parts
 import bdpo.recipe.run
 from bdpo.cli import app
 from bdpo.errors import BdpoError
-from bdpo.pairs import write_pairs
 from bdpo.recipe.checkpoints import write_manifest
 from bdpo.score.folder import open_scores
-from tiny import Bdpo, make_pairs, tiny_model, tiny_tokenizer
+from tiny import Bdpo, furnish, tiny_model
 
 
 @pytest.fixture(scope="module")
 def home(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     """A folder with a tiny model, pairs and a recipe; bdpo's cache lies in it, and it is the working folder."""
     home = tmp_path_factory.mktemp("home")
-    tiny_model().save_pretrained(home / "model")
-    tiny_tokenizer().save_pretrained(home / "model")
-    write_pairs(home / "pairs.jsonl", make_pairs(12))
-    write_pairs(home / "held.jsonl", make_pairs(5, seed=1))
+    furnish(home, pairs=12, held=5)
     (home / "empty.jsonl").write_text("")
     (home / "incomplete.csv").write_text("prompt,chosen\nWhy?,Because.\n")
     (home / "bad.jsonl").write_text((home / "pairs.jsonl").read_text() + '{"prompt": "x", "chosen": 3}\n')

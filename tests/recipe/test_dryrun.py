@@ -10,12 +10,11 @@ from transformers import AutoModelForCausalLM, TrainerCallback
 
 from bdpo.errors import BdpoError
 from bdpo.models import names
-from bdpo.pairs import write_pairs
 from bdpo.recipe.dryrun import dry_run
 from bdpo.recipe.memory import training_memory
 from bdpo.recipe.run import run_recipe
 from bdpo.recipe.sections import Recipe, parse_recipe
-from tiny import make_pairs, tiny_model, tiny_tokenizer
+from tiny import furnish, tiny_model, tiny_tokenizer
 
 LORA = {"r": 4, "target_modules": ["q_proj", "v_proj"]}
 
@@ -23,9 +22,7 @@ LORA = {"r": 4, "target_modules": ["q_proj", "v_proj"]}
 @pytest.fixture(scope="module")
 def home(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     home = tmp_path_factory.mktemp("home")
-    tiny_model().save_pretrained(home / "model")
-    tiny_tokenizer().save_pretrained(home / "model")
-    write_pairs(home / "pairs.jsonl", make_pairs(21))
+    furnish(home, pairs=21)
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("BDPO_CACHE", str(home / "cache"))
         yield home

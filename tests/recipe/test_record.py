@@ -10,21 +10,17 @@ import pyarrow.parquet as pq
 import pytest
 
 from bdpo.method.balance import balance
-from bdpo.pairs import write_pairs
 from bdpo.recipe.record import refusal_shares
 from bdpo.recipe.run import RunResult, run_recipe
 from bdpo.recipe.sections import parse_recipe
 from bdpo.score.folder import open_scores
-from tiny import make_pairs, tiny_model, tiny_tokenizer
+from tiny import furnish, make_pairs
 
 
 @pytest.fixture(scope="module")
 def run(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunResult]:
     home = tmp_path_factory.mktemp("home")
-    tiny_model().save_pretrained(home / "model")
-    tiny_tokenizer().save_pretrained(home / "model")
-    write_pairs(home / "pairs.jsonl", make_pairs(21))
-    write_pairs(home / "held.jsonl", make_pairs(9, seed=1))
+    furnish(home, pairs=21, held=9)
     recipe = parse_recipe({
         "model": {"name": str(home / "model")},
         "data": {"train": str(home / "pairs.jsonl"), "eval": str(home / "held.jsonl")},

@@ -24,7 +24,7 @@ from bdpo.recipe.parts import load_model, token_lengths
 from bdpo.recipe.run import RunResult, run_recipe
 from bdpo.recipe.sections import Recipe, load_recipe, parse_recipe
 from bdpo.score.folder import open_scores
-from tiny import CHATML, make_pairs, tiny_model, tiny_tokenizer
+from tiny import CHATML, furnish, make_pairs, tiny_model, tiny_tokenizer
 
 IDS = torch.tensor([[1, 40, 41, 42, 2, 50, 51]])
 
@@ -33,10 +33,7 @@ IDS = torch.tensor([[1, 40, 41, 42, 2, 50, 51]])
 def home(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     """A folder with a tiny model, 21 pairs and 9 held-out pairs; bdpo's cache lies in it too."""
     home = tmp_path_factory.mktemp("home")
-    tiny_model().save_pretrained(home / "model")
-    tiny_tokenizer().save_pretrained(home / "model")
-    write_pairs(home / "pairs.jsonl", make_pairs(21))
-    write_pairs(home / "held.jsonl", make_pairs(9, seed=1))
+    furnish(home, pairs=21, held=9)
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("BDPO_CACHE", str(home / "cache"))
         yield home

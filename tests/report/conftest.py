@@ -7,10 +7,9 @@ from typing import Any
 import pytest
 
 from bdpo.evaluate.results.outcomes import Outcome, TaskRecord, claim_run
-from bdpo.pairs import write_pairs
 from bdpo.recipe.run import run_recipe
 from bdpo.recipe.sections import parse_recipe
-from tiny import make_pairs, tiny_model, tiny_tokenizer
+from tiny import furnish
 
 HOSTILE = (
     "<script>document.title='taken'</script></script><img src=x onerror=\"document.title='taken'\">"
@@ -24,10 +23,7 @@ N = 120
 def trained(tmp_path_factory: pytest.TempPathFactory) -> Iterator[list[Path]]:
     """Folders of a B-DPO and a DPO run, 60 pairs and 20 held out."""
     home = tmp_path_factory.mktemp("trained")
-    tiny_model().save_pretrained(home / "model")
-    tiny_tokenizer().save_pretrained(home / "model")
-    write_pairs(home / "pairs.jsonl", make_pairs(60))
-    write_pairs(home / "held.jsonl", make_pairs(20, seed=1))
+    furnish(home, pairs=60, held=20)
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("BDPO_CACHE", str(home / "cache"))
         for name, enabled in (("bdpo", True), ("dpo", False)):

@@ -5,8 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from bdpo.pairs import write_pairs
-from tiny import make_pairs, tiny_model, tiny_tokenizer
+from tiny import furnish
 
 RECIPE = """
 model: {name: model}
@@ -21,10 +20,7 @@ peft: {r: 2, target_modules: [q_proj, v_proj]}
 def home(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     """A folder with a tiny model, pairs and a recipe; bdpo's cache lies in it, and it is the working folder."""
     home = tmp_path_factory.mktemp("home")
-    tiny_model().save_pretrained(home / "model")
-    tiny_tokenizer().save_pretrained(home / "model")
-    write_pairs(home / "pairs.jsonl", make_pairs(8))
-    write_pairs(home / "held.jsonl", make_pairs(4, seed=1))
+    furnish(home, pairs=8, held=4)
     (home / "recipe.yaml").write_text(RECIPE)
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("BDPO_CACHE", str(home / "cache"))
