@@ -1,10 +1,11 @@
 # `make demo` shows the whole way, `make test` runs the tests, `make faults` stops and damages runs, `make
-# browser` looks at the report in Chromium; these set up .venv first. `make package` builds sdist and wheel.
+# browser` looks at the report in Chromium, `make docs` builds the site; these set up .venv first. `make package` builds
+# sdist and wheel.
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: demo test faults browser package install lint clean
+.PHONY: demo test faults browser docs package install lint clean
 
 demo: $(VENV)/installed
 	$(BIN)/bdpo demo
@@ -23,6 +24,10 @@ package:
 browser: $(VENV)/installed
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[browser]'
 	HF_HUB_OFFLINE=1 $(BIN)/python -m pytest -rs tests/report/test_browser.py
+
+docs: $(VENV)/installed
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[docs]'
+	$(BIN)/python docs/site.py
 
 install: $(VENV)/installed
 

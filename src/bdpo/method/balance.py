@@ -76,9 +76,10 @@ def sigmoid_weights(chosen_mi: Tensor, rejected_mi: Tensor, fit: Fit) -> tuple[T
 
     By hand: d/tau = log 3 gives sigma = 1/4 and 3/4.
 
-    >>> w_c, w_r = sigmoid_weights(torch.tensor([3.0]).log(), torch.tensor([0.0]), Fit(tau=1.0))
-    >>> f"{w_c.item():.6f} {w_r.item():.6f}"
-    '0.500000 1.500000'
+    Examples:
+        >>> w_c, w_r = sigmoid_weights(torch.tensor([3.0]).log(), torch.tensor([0.0]), Fit(tau=1.0))
+        >>> f"{w_c.item():.6f} {w_r.item():.6f}"
+        '0.500000 1.500000'
     """
     z = (chosen_mi - rejected_mi) / fit.tau
     return 2 * torch.sigmoid(-z), 2 * torch.sigmoid(z)
@@ -91,9 +92,10 @@ def ratio_weights(chosen_mi: Tensor, rejected_mi: Tensor, fit: Fit) -> tuple[Ten
 
     By hand: i = (3, 1) gives 2 * 1 / 4 = 0.5 and 1.5.
 
-    >>> w_c, w_r = ratio_weights(torch.tensor([3.0]), torch.tensor([1.0]), Fit(tau=1.0))
-    >>> f"{w_c.item():.6f} {w_r.item():.6f}"
-    '0.500000 1.500000'
+    Examples:
+        >>> w_c, w_r = ratio_weights(torch.tensor([3.0]), torch.tensor([1.0]), Fit(tau=1.0))
+        >>> f"{w_c.item():.6f} {w_r.item():.6f}"
+        '0.500000 1.500000'
     """
     chosen, rejected = chosen_mi.clamp(min=RATIO_FLOOR), rejected_mi.clamp(min=RATIO_FLOOR)
     return 2 * rejected / (chosen + rejected), 2 * chosen / (chosen + rejected)
@@ -102,9 +104,10 @@ def ratio_weights(chosen_mi: Tensor, rejected_mi: Tensor, fit: Fit) -> tuple[Ten
 def reversed_weights(chosen_mi: Tensor, rejected_mi: Tensor, fit: Fit) -> tuple[Tensor, Tensor]:
     """A control: w_c and w_r of `sigmoid_weights` swapped, so that the better understood response pulls more.
 
-    >>> w_c, w_r = reversed_weights(torch.tensor([3.0]).log(), torch.tensor([0.0]), Fit(tau=1.0))
-    >>> f"{w_c.item():.6f} {w_r.item():.6f}"
-    '1.500000 0.500000'
+    Examples:
+        >>> w_c, w_r = reversed_weights(torch.tensor([3.0]).log(), torch.tensor([0.0]), Fit(tau=1.0))
+        >>> f"{w_c.item():.6f} {w_r.item():.6f}"
+        '1.500000 0.500000'
     """
     w_c, w_r = sigmoid_weights(chosen_mi, rejected_mi, fit)
     return w_r, w_c
@@ -119,9 +122,10 @@ def permuted_weights(chosen_mi: Tensor, rejected_mi: Tensor, fit: Fit) -> tuple[
 
     By hand: of two pairs each has the other's.
 
-    >>> w_c, w_r = permuted_weights(torch.tensor([3.0, 1.0]).log(), torch.zeros(2), Fit(tau=1.0))
-    >>> [f"{w:.6f}" for w in w_c]
-    ['1.000000', '0.500000']
+    Examples:
+        >>> w_c, w_r = permuted_weights(torch.tensor([3.0, 1.0]).log(), torch.zeros(2), Fit(tau=1.0))
+        >>> [f"{w:.6f}" for w in w_c]
+        ['1.000000', '0.500000']
     """
     order = torch.randperm(len(chosen_mi), generator=torch.Generator().manual_seed(fit.seed))
     source = torch.empty_like(order)
@@ -133,8 +137,9 @@ def permuted_weights(chosen_mi: Tensor, rejected_mi: Tensor, fit: Fit) -> tuple[
 def constant_weights(chosen_mi: Tensor, rejected_mi: Tensor, fit: Fit) -> tuple[Tensor, Tensor]:
     """A control: every pair has the mean `sigmoid_weights` of the training set, the tilt alone.
 
-    >>> [w.tolist() for w in constant_weights(torch.ones(2), torch.ones(2), Fit(tau=1.0, chosen_weight=0.75))]
-    [[0.75, 0.75], [1.25, 1.25]]
+    Examples:
+        >>> [w.tolist() for w in constant_weights(torch.ones(2), torch.ones(2), Fit(tau=1.0, chosen_weight=0.75))]
+        [[0.75, 0.75], [1.25, 1.25]]
     """
     w_c = torch.full_like(chosen_mi, fit.chosen_weight)
     return w_c, 2 - w_c
@@ -182,9 +187,10 @@ def balance(
     By hand: i_c = (1, 0), i_r = (0, 1) gives d = (1, -1), std 1 and tau = 1 / log 3 at that temperature,
     so w_c = (0.5, 1.5), w_r = (1.5, 0.5) and s = sqrt(2 / 2.5) = 0.894427 for both.
 
-    >>> b = balance([1.0, 0.0], [0.0, 1.0], temperature=1 / math.log(3))
-    >>> [f"{w:.6f}" for w in (*b.chosen_weight, *b.rejected_weight, *b.scale)]
-    ['0.500000', '1.500000', '1.500000', '0.500000', '0.894427', '0.894427']
+    Examples:
+        >>> b = balance([1.0, 0.0], [0.0, 1.0], temperature=1 / math.log(3))
+        >>> [f"{w:.6f}" for w in (*b.chosen_weight, *b.rejected_weight, *b.scale)]
+        ['0.500000', '1.500000', '1.500000', '0.500000', '0.894427', '0.894427']
     """
     if weighting not in WEIGHTINGS:
         raise unknown("weighting", weighting, WEIGHTINGS)

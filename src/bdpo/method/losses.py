@@ -73,10 +73,11 @@ def dpo(logps: PairLogps, weights: Weights = None, *, beta: float = 0.1, label_s
     By hand: m = 0.1 * 3 and L = log(1 + e^-0.3) = 0.554355; with e = 0.1 it is 0.03 more. Weights
     (0.5, 1.25): m = 0.1 * (1 + 1.25) and L = log(1 + e^-0.225) = 0.586962.
 
-    >>> f"{dpo(EXAMPLE).item():.6f} {dpo(EXAMPLE, label_smoothing=0.1).item():.6f}"
-    '0.554355 0.584355'
-    >>> f"{dpo(EXAMPLE, PairWeights(torch.tensor([0.5]), torch.tensor([1.25]))).item():.6f}"
-    '0.586962'
+    Examples:
+        >>> f"{dpo(EXAMPLE).item():.6f} {dpo(EXAMPLE, label_smoothing=0.1).item():.6f}"
+        '0.554355 0.584355'
+        >>> f"{dpo(EXAMPLE, PairWeights(torch.tensor([0.5]), torch.tensor([1.25]))).item():.6f}"
+        '0.586962'
     """
     m = margin(logps, weights, beta)
     return -(1 - label_smoothing) * logsigmoid(m) - label_smoothing * logsigmoid(-m)
@@ -89,8 +90,9 @@ def ipo(logps: PairLogps, weights: Weights = None, *, beta: float = 0.1) -> Tens
 
     By hand: (2/4 + 1/2 - 5)^2 = 16.
 
-    >>> f"{ipo(EXAMPLE).item():.6f}"
-    '16.000000'
+    Examples:
+        >>> f"{ipo(EXAMPLE).item():.6f}"
+        '16.000000'
     """
     chosen, rejected = log_ratios(logps, weights)
     return (chosen / logps.chosen_lengths - rejected / logps.rejected_lengths - 1 / (2 * beta)) ** 2
@@ -103,8 +105,9 @@ def hinge(logps: PairLogps, weights: Weights = None, *, beta: float = 0.1) -> Te
 
     By hand: 1 - 0.3 = 0.7.
 
-    >>> f"{hinge(EXAMPLE).item():.6f}"
-    '0.700000'
+    Examples:
+        >>> f"{hinge(EXAMPLE).item():.6f}"
+        '0.700000'
     """
     return torch.relu(1 - margin(logps, weights, beta))
 
@@ -118,8 +121,9 @@ def robust(logps: PairLogps, weights: Weights = None, *, beta: float = 0.1, labe
 
     By hand: (0.9 * 0.554355 - 0.1 * 0.854355) / 0.8 = 0.516855.
 
-    >>> f"{robust(EXAMPLE).item():.6f}"
-    '0.516855'
+    Examples:
+        >>> f"{robust(EXAMPLE).item():.6f}"
+        '0.516855'
     """
     m = margin(logps, weights, beta)
     clean, flipped = -logsigmoid(m), -logsigmoid(-m)
@@ -134,10 +138,11 @@ def dpop(logps: PairLogps, weights: Weights = None, *, beta: float = 0.3, penalt
     By hand: Delta_c = 2 is not penalised, L = log(1 + e^-0.9) = 0.341154. With Delta_c = -0.5 the
     argument is 0.3 * (-0.5 + 1 - 25) = -7.35 and L = 7.350642.
 
-    >>> from dataclasses import replace
-    >>> fallen = replace(EXAMPLE, chosen=EXAMPLE.ref_chosen - 0.5)
-    >>> f"{dpop(EXAMPLE).item():.6f} {dpop(fallen).item():.6f}"
-    '0.341154 7.350642'
+    Examples:
+        >>> from dataclasses import replace
+        >>> fallen = replace(EXAMPLE, chosen=EXAMPLE.ref_chosen - 0.5)
+        >>> f"{dpop(EXAMPLE).item():.6f} {dpop(fallen).item():.6f}"
+        '0.341154 7.350642'
     """
     fall = torch.relu(logps.ref_chosen - logps.chosen)
     return -logsigmoid(margin(logps, weights, beta) - beta * penalty * fall)
@@ -150,8 +155,9 @@ def cpo(logps: PairLogps, weights: Weights = None, *, beta: float = 0.1) -> Tens
 
     By hand: log(1 + e^-(0.1 * 4)) = 0.513015.
 
-    >>> f"{cpo(EXAMPLE).item():.6f}"
-    '0.513015'
+    Examples:
+        >>> f"{cpo(EXAMPLE).item():.6f}"
+        '0.513015'
     """
     chosen, rejected = balanced_logps(logps, weights)
     return -logsigmoid(beta * (chosen - rejected))
@@ -166,8 +172,9 @@ def simpo(logps: PairLogps, weights: Weights = None, *, beta: float = 2.0, gamma
 
     By hand: log(1 + e^-(2 * (-2 + 6) - 1)) = log(1 + e^-7) = 0.000911.
 
-    >>> f"{simpo(EXAMPLE).item():.6f}"
-    '0.000911'
+    Examples:
+        >>> f"{simpo(EXAMPLE).item():.6f}"
+        '0.000911'
     """
     chosen, rejected = balanced_logps(logps, weights)
     return -logsigmoid(beta * (chosen / logps.chosen_lengths - rejected / logps.rejected_lengths) - gamma)
@@ -182,8 +189,9 @@ def orpo(logps: PairLogps, weights: Weights = None, *, beta: float = 0.1) -> Ten
 
     By hand: o = (-2 + 0.145413) - (-6 + 0.002482) = 4.142932 and L = 0.1 * log(1 + e^-4.142932) = 0.001575.
 
-    >>> f"{orpo(EXAMPLE).item():.6f}"
-    '0.001575'
+    Examples:
+        >>> f"{orpo(EXAMPLE).item():.6f}"
+        '0.001575'
     """
     chosen, rejected = map(_log_odds, mean_logps(logps))
     if weights is not None:
@@ -204,8 +212,9 @@ def safedpo(logps: PairLogps, weights: Weights = None, *, beta: float = 0.1, saf
 
     By hand: h_r - h_c = 1 and L = log(1 + e^-(0.3 - 10)) = 9.700061.
 
-    >>> f"{safedpo(EXAMPLE).item():.6f}"
-    '9.700061'
+    Examples:
+        >>> f"{safedpo(EXAMPLE).item():.6f}"
+        '9.700061'
     """
     if logps.chosen_unsafe is None or logps.rejected_unsafe is None:
         raise BdpoError("The loss 'safedpo' needs pairs with chosen_safe and rejected_safe labels.")
@@ -223,8 +232,9 @@ def dpo_shift(logps: PairLogps, weights: Weights = None, *, beta: float = 0.1, d
 
     By hand: log(1 + e^-(0.1 * (2 + 0.95))) = 0.556486.
 
-    >>> f"{dpo_shift(EXAMPLE).item():.6f}"
-    '0.556486'
+    Examples:
+        >>> f"{dpo_shift(EXAMPLE).item():.6f}"
+        '0.556486'
     """
     chosen, rejected = log_ratios(logps, weights)
     return -logsigmoid(beta * (chosen - dpo_lambda * rejected))
@@ -239,8 +249,9 @@ def bpo(logps: PairLogps, weights: Weights = None, *, beta: float = 0.1, alpha: 
 
     By hand: log(1 + e^-(0.1 * min(2, 0.3))) = 0.678260.
 
-    >>> f"{bpo(EXAMPLE).item():.6f}"
-    '0.678260'
+    Examples:
+        >>> f"{bpo(EXAMPLE).item():.6f}"
+        '0.678260'
     """
     chosen, rejected = log_ratios(logps, weights)
     return -logsigmoid(beta * torch.minimum(chosen, -alpha * rejected))
@@ -254,8 +265,9 @@ def nll(logps: PairLogps) -> Tensor:
 
     By hand: 8 / 4 = 2.
 
-    >>> nll(EXAMPLE).item()
-    2.0
+    Examples:
+        >>> nll(EXAMPLE).item()
+        2.0
     """
     return -mean_logps(logps)[0]
 
@@ -292,8 +304,9 @@ def pair_losses(name: str, logps: PairLogps, weights: Weights = None, **hyper: f
 
     By hand: CPO with its NLL term is 0.513015 + 2.
 
-    >>> f"{pair_losses('cpo', EXAMPLE).item():.6f} {pair_losses('cpo', EXAMPLE, nll_weight=0).item():.6f}"
-    '2.513015 0.513015'
+    Examples:
+        >>> f"{pair_losses('cpo', EXAMPLE).item():.6f} {pair_losses('cpo', EXAMPLE, nll_weight=0).item():.6f}"
+        '2.513015 0.513015'
     """
     parameters = loss_parameters(name, **hyper)
     nll_weight = parameters.pop("nll_weight")
@@ -307,8 +320,9 @@ def rewards(name: str, logps: PairLogps, beta: float | None = None) -> tuple[Ten
     beta * Delta_y; for the reference-free losses as TRL logs them: beta * log pi_theta (cpo) and
     beta * log pi_theta / T (simpo, orpo). beta defaults to the loss's own.
 
-    >>> [[reward.item() for reward in rewards(name, EXAMPLE)] for name in ("dpo", "simpo")]
-    [[0.2, -0.1], [-4.0, -12.0]]
+    Examples:
+        >>> [[reward.item() for reward in rewards(name, EXAMPLE)] for name in ("dpo", "simpo")]
+        [[0.2, -0.1], [-4.0, -12.0]]
     """
     beta = loss_parameters(name, **({} if beta is None else {"beta": beta}))["beta"]
     chosen, rejected = LOSSES[name].reward(logps)
@@ -318,8 +332,9 @@ def rewards(name: str, logps: PairLogps, beta: float | None = None) -> tuple[Ten
 def loss_parameters(name: str, **given: float) -> dict[str, float]:
     """The hyperparameters of a loss: its defaults with those given put in; an unknown one is an error.
 
-    >>> loss_parameters("simpo", gamma=0.5)
-    {'beta': 2.0, 'gamma': 0.5, 'nll_weight': 0.0}
+    Examples:
+        >>> loss_parameters("simpo", gamma=0.5)
+        {'beta': 2.0, 'gamma': 0.5, 'nll_weight': 0.0}
     """
     if name not in LOSSES:
         raise unknown("loss", name, LOSSES)

@@ -74,9 +74,10 @@ class BDPOTrainer(Trainer):
         model: a causal language model, its name, or a PeftModel whose adapter is to be trained further. The
             reference is the model as it is handed in, adapter included.
         args: BDPOConfig.
-        train_dataset, eval_dataset: scored data (a folder of `bdpo score`, or `ScoredData`), or raw pairs (a list of
-            PreferencePair, or a Dataset in any shape that `bdpo.pairs` reads), which are scored first. Of raw pairs,
-            repetitions are dropped and contradictions decided by the majority (`mend_pairs`), with a warning.
+        train_dataset: scored data (a folder of `bdpo score`, or `ScoredData`), or raw pairs (a list of PreferencePair,
+            or a Dataset in any shape that `bdpo.pairs` reads), which are scored first. Of raw pairs, repetitions are
+            dropped and contradictions decided by the majority (`mend_pairs`), with a warning.
+        eval_dataset: the same for held-out pairs.
         processing_class: the tokenizer; None loads the model's.
         peft_config: a LoraConfig or the like puts a new adapter on the model, and only that is trained.
         ref_model: only None; kept so that a call written for TRL's DPOTrainer runs.

@@ -1,0 +1,82 @@
+"""The site: `python docs/site.py` writes its pages into build/docs and builds build/site of them, strictly.
+
+Besides the pages of docs/ there are the texts that lie in the root, and the reference of the command line, which is
+made from Typer, so that no option is written down twice.
+"""
+
+from __future__ import annotations
+
+import os
+import posixpath
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+from typer.cli import get_docs_for_click
+from typer.main import get_command
+
+from bdpo.cli import app
+
+ROOT = Path(__file__).parents[1]
+PAGES = ROOT / "build/docs"
+FROM_ROOT = {f"{name}.md": f"{name.lower()}.md" for name in ("CHANGELOG", "CONTRIBUTING", "SECURITY")}
+REPOSITORY = os.environ.get("BDPO_REPOSITORY", "").rstrip("/")  # https://github.com/OWNER/bdpo
+
+_LINK = re.compile(r"\[([^\]]*)\]\((?!https?:|#|mailto:)([^)#\s]+)(#[^)]*)?\)")
+
+
+def pages() -> dict[str, str]:
+    """All Markdown pages of the site: path in the site -> text."""
+    of_docs = {
+        path.relative_to(ROOT / "docs").as_posix(): path.read_text(encoding="utf-8")
+        for path in sorted((ROOT / "docs").rglob("*.md"))
+    }
+    found = {page: linked(text, f"docs/{page}", page) for page, text in of_docs.items()}
+    for source, page in FROM_ROOT.items():
+        found[page] = linked((ROOT / source).read_text(encoding="utf-8"), source, page)
+    return found | {"reference/cli.md": command_line()}
+
+
+def command_line() -> str:
+    """All commands and their options."""
+    command = get_command(app)
+    context = command.make_context("bdpo", [], resilient_parsing=True)
+    return get_docs_for_click(obj=command, ctx=context, name="bdpo", title="Command line")
+
+
+def linked(text: str, source: str, page: str) -> str:
+    """A text of the repository with links that hold on the site.
+
+    A link to a file that is no page goes to the repository where BDPO_REPOSITORY says its address; else its text stays.
+
+    >>> linked("[how](docs/data.md#csv), [why](src/bdpo/errors.py)", "README.md", "guides/start.md")
+    '[how](../data.md#csv), why'
+    """
+
+    def mended(link: re.Match[str]) -> str:
+        text, anchor = link[1], link[3] or ""
+        path = posixpath.normpath(posixpath.join(posixpath.dirname(source), link[2]))
+        there = FROM_ROOT.get(path, path.removeprefix("docs/") if path.startswith("docs/") else None)
+        if there is not None:
+            return f"[{text}]({posixpath.relpath(there, posixpath.dirname(page) or '.')}{anchor})"
+        return f"[{text}]({REPOSITORY}/blob/main/{path}{anchor})" if REPOSITORY else text
+
+    return _LINK.sub(mended, text)
+
+
+def main() -> int:
+    """Write the pages, then build; the exit code is that of the build."""
+    shutil.rmtree(PAGES, ignore_errors=True)
+    others = shutil.ignore_patterns("*.md", "*.py", "__pycache__")
+    shutil.copytree(ROOT / "docs", PAGES, ignore=others)  # pictures
+    for page, text in pages().items():
+        (PAGES / page).parent.mkdir(parents=True, exist_ok=True)
+        (PAGES / page).write_text(text, encoding="utf-8")
+    command = [sys.executable, "-m", "zensical", "build", "--clean", "--strict", "--config-file", "zensical.toml"]
+    return subprocess.run(command, cwd=ROOT).returncode
+
+
+if __name__ == "__main__":
+    sys.exit(main())
