@@ -24,8 +24,8 @@ Row = dict[str, Any]
 
 def starter(rng: random.Random) -> tuple[list[Row], list[Row]]:
     """240 held-out pairs, 160 of unsafe and 80 of harmless prompts; the others are for training."""
-    texts = [(files("bdpo.starter") / f"{split}.jsonl").read_text(encoding="utf-8") for split in ("train", "validation")]
-    rows = [json.loads(line) for text in texts for line in text.splitlines()]
+    splits = [files("bdpo.starter") / f"{split}.jsonl" for split in ("train", "validation")]
+    rows = [json.loads(line) for split in splits for line in split.read_text(encoding="utf-8").splitlines()]
     rng.shuffle(rows)
     unsafe = [row | {"prompt_kind": "unsafe"} for row in rows if not row["rejected_safe"]]
     harmless = [row | {"prompt_kind": "harmless"} for row in rows if row["rejected_safe"]]
@@ -44,7 +44,8 @@ def mixed(rng: random.Random, folder: Path) -> tuple[list[Row], list[Row]]:
     unsafe = [kept for group in unsafe if (kept := [row for row in _undisputed(group) if _short(row)])]
     rng.shuffle(unsafe)
     rng.shuffle(harmless)
-    held = [rng.choice(group) for group in unsafe[:200]] + [_cut(row) for g in harmless[:40] for row in rng.sample(g, 3)]
+    held = [rng.choice(group) for group in unsafe[:200]]
+    held += [_cut(row) for group in harmless[:40] for row in rng.sample(group, 3)]
     train = [rng.choice(group) for group in unsafe[200:700]]
     train += [_cut(row) for group in harmless[40:] for row in rng.sample(group, 3)]
     rng.shuffle(train)
