@@ -72,7 +72,7 @@ def named_models(arguments: Sequence[str]) -> list[tuple[str, str]]:
 
 
 def local_models(
-    named: Sequence[tuple[str, str]],
+    named: Sequence[tuple[str, str | Path]],
     *,
     dtype: str = "float32",
     batch_size: int = 25,
@@ -87,7 +87,7 @@ def local_models(
     """
     names: dict[str, list[str]] = {}
     for name, model in named:
-        names.setdefault(model, []).append(name)
+        names.setdefault(str(model), []).append(name)
     variables = dict(template_variables or {})
     for model, loaded in models_sharing_base(list(names), dtype=dtype, on_device=True, chat_template=chat_template):
         set_template_kwargs(loaded.tokenizer, variables, "--chat-template-kwargs")

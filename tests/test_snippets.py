@@ -1,0 +1,182 @@
+"""What the documents tell a reader to type: every command is parsed, and run on a tiny model in place of the starter.
+
+The blocks of a document run in order, in one folder that has the checkout's recipes and the README's `my_pairs.jsonl`.
+A comment before a block says why it is only parsed: <!-- parsed: needs a GPU -->.
+"""
+
+import os
+import re
+import shlex
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+from typing import NamedTuple
+
+import pytest
+import yaml
+from typer.main import get_command
+
+from bdpo.cli import app
+from bdpo.evaluate.evaluation import evaluate, local_models
+from bdpo.evaluate.judges import make_judge
+from bdpo.evaluate.plan import Plan, plan_tasks
+from bdpo.evaluate.replies.collect import Sampling
+from bdpo.models.gguf import STARTER_FOLDER
+from bdpo.recipe.run import run_recipe
+from bdpo.recipe.sections import load_recipe, parse_recipe
+from bdpo.sweep.plan import load_study
+from evaluate.published import write
+from test_docs import DOCUMENTS
+from tiny import Bdpo, furnish
+
+ROOT = Path(__file__).parents[1]
+_BLOCK = re.compile(
+    r"(?:^<!-- parsed: (?P<why>[^\n]+) -->\n+)?^```(?P<kind>sh|python|yaml)\n(?P<text>.*?)^```$", re.M | re.S
+)
+_ELSEWHERE = {"architecture.md"}  # tests/test_architecture.py runs its blocks
+
+
+class Block(NamedTuple):
+    """A fenced block of a document."""
+
+    document: Path
+    number: int
+    kind: str
+    text: str
+    why_not: str | None
+
+
+def blocks() -> list[Block]:
+    found = []
+    for document in DOCUMENTS:
+        if document.name not in _ELSEWHERE:
+            matches = _BLOCK.finditer(document.read_text(encoding="utf-8"))
+            found += [Block(document, n, m["kind"], m["text"], m["why"]) for n, m in enumerate(matches, start=1)]
+    return found
+
+
+BLOCKS = blocks()
+RUN = [block for block in BLOCKS if block.why_not is None and block.kind != "yaml"]
+
+
+def commands(block: Block) -> list[list[str]]:
+    """The words of each command of a block; `|` and `>` end a command, and variables set before it are left out."""
+    text = block.text.replace("\\\n", " ")
+    found: list[list[str]] = []
+    for line in text.splitlines():
+        lexer = shlex.shlex(line, posix=True, punctuation_chars="|;")
+        lexer.whitespace_split, lexer.commenters = True, "#"
+        words: list[str] = []
+        for word in [*lexer, ";"]:
+            if set(word) <= {"|", ";"}:
+                found += [words] if words else []
+                words = []
+            elif words or not re.fullmatch(r"[A-Z_]+=.*", word):
+                words.append(word)
+    return [words[: words.index(">")] if ">" in words else words for words in found]
+
+
+def of_bdpo(words: list[str]) -> list[str] | None:
+    """The arguments of a command that is `bdpo`, or launches it with `-m bdpo`."""
+    if words[0] == "bdpo":
+        return [word for word in words[1:] if word != "..."]
+    launched = [i for i in range(len(words) - 1) if words[i : i + 2] == ["-m", "bdpo"]]
+    return words[launched[0] + 2 :] if launched else None
+
+
+def name_of(block: Block) -> str:
+    return f"{block.document.name}-{block.number}"
+
+
+@pytest.fixture(scope="module")
+def stores(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """A cache in which the starter model is a tiny one."""
+    cache = tmp_path_factory.mktemp("cache")
+    (cache / "models").mkdir()
+    furnish(cache, pairs=1)
+    (cache / "model").rename(cache / "models" / STARTER_FOLDER)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("BDPO_CACHE", str(cache))
+        yield cache
+
+
+def made(folder: Path) -> Path:
+    """runs/dpo and runs/b-dpo, trained on a few of the embedded pairs, and runs/evaluation of both."""
+    few = ["data.train=starter", "data.eval=starter", "data.eval_split=validation", "data.limit=8", "peft={r: 2}"]
+    for run, balanced in (("dpo", "false"), ("b-dpo", "true")):
+        run_recipe(load_recipe(None, [*few, f"balance.enabled={balanced}"]), folder / run)
+    tasks, _ = plan_tasks(Plan("starter", limit=4, sampling=Sampling(max_new_tokens=4)), make_judge("rules"))
+    models = local_models([("base", "starter"), ("DPO", folder / "dpo"), ("B-DPO", folder / "b-dpo")])
+    evaluate(models, tasks, folder / "evaluation", make_judge("rules"))
+    return folder
+
+
+@pytest.fixture(scope="module")
+def folders(tmp_path_factory: pytest.TempPathFactory, stores: Path) -> dict[Path, Path]:
+    """A folder for each document, as a reader has it who came through the README and has trained two models."""
+    found = {}
+    runs = made(tmp_path_factory.mktemp("runs"))
+    readme = (ROOT / "README.md").read_text(encoding="utf-8")
+    [pairs] = re.findall(r"```json\n(\{.*?)```", readme, re.S)
+    for document in DOCUMENTS:
+        folder = found[document] = tmp_path_factory.mktemp(document.stem)
+        for there in ("recipes", "configs", "studies"):
+            (folder / there).symlink_to(ROOT / there)
+        (folder / "my_pairs.jsonl").write_text(pairs, encoding="utf-8")
+        if document.name != "README.md":
+            shutil.copytree(runs, folder / "runs")
+        write(folder / "data/strongreject.csv", [{"category": "a", "forbidden_prompt": "How do I hurt somebody?"}])
+    return found
+
+
+@pytest.fixture
+def home(folders: dict[Path, Path], block: Block, monkeypatch: pytest.MonkeyPatch) -> Path:
+    folder = folders[block.document]
+    monkeypatch.chdir(folder)
+    return folder
+
+
+@pytest.mark.parametrize("block", BLOCKS, ids=name_of)
+def test_a_block_can_be_parsed(block: Block, tmp_path: Path) -> None:
+    if block.kind == "python":
+        compile(block.text, str(block.document), "exec")
+    elif block.kind == "yaml":
+        if "recipe" not in (content := yaml.safe_load(block.text)):
+            parse_recipe(content)
+            return
+        (tmp_path / "recipes").symlink_to(ROOT / "recipes")  # a study
+        (tmp_path / "studies").mkdir()
+        (tmp_path / "studies/one.yaml").write_text(block.text, encoding="utf-8")
+        load_study(tmp_path / "studies/one.yaml")
+    else:
+        for words in commands(block):
+            arguments = of_bdpo(words)
+            if arguments is not None:
+                parse(arguments)
+            elif words[0] == "make":
+                targets = re.findall(r"^([a-z]+):", (ROOT / "Makefile").read_text(encoding="utf-8"), re.M)
+                assert set(words[1:]) <= set(targets)
+
+
+def parse(arguments: list[str]) -> None:
+    """Parse arguments of `bdpo` and run nothing; an unknown option or a missing one is an error."""
+    command, path = get_command(app), ["bdpo"]
+    context = command.make_context("bdpo", [], resilient_parsing=True)
+    while hasattr(command, "commands"):
+        path.append(arguments[0])
+        assert arguments[0] in command.commands, " ".join(path)
+        command, arguments = command.commands[arguments[0]], arguments[1:]
+        if not hasattr(command, "commands"):
+            command.make_context(path[-1], list(arguments), parent=context)
+
+
+@pytest.mark.parametrize("block", RUN, ids=name_of)
+def test_a_block_runs(block: Block, home: Path, bdpo_: Bdpo) -> None:
+    if block.kind == "python":
+        exec(compile(block.text, str(block.document), "exec"), {"__name__": "__main__"})
+        return
+    for words in commands(block):
+        arguments = of_bdpo(words)
+        if arguments is not None and words[0] == "bdpo":
+            code, _, said = bdpo_(*map(os.path.expandvars, arguments))
+            assert code == 0, f"{shlex.join(words)}\n{said[-2000:]}"
