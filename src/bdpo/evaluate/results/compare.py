@@ -64,6 +64,7 @@ class Comparison:
     """A table, and what it was made of."""
 
     baseline: str
+    reference: str
     methods: dict[str, list[str]]  # the models of each: its seeds
     weights: dict[str, float]  # of the suites in the overall average; they sum to 1
     settings: dict[str, dict[str, Any]]  # of each task, the same in all runs
@@ -76,12 +77,15 @@ class Comparison:
 
 
 def compare(
-    folders: Sequence[str | Path], *, baseline: str | None = None, weights: Mapping[str, float] | None = None
-) -> Comparison:
+    folders: Sequence[str | Path], *, baseline: str | None = None, weights: Mapping[str, float] | None = None,
+    reference: str | None = None,
+) -> Comparison:  # fmt: skip
     """Compare all models evaluated in the folders.
 
     Args:
         baseline: name of the method that the others are compared with; None: the first one evaluated.
+        reference: name of the model to which the rewards of preferences are log-ratios, the one that training began
+            with; None: the first one evaluated.
         weights: of the suites in the overall average, in any scale; None: each suite that is there counts the same.
 
     Raises:
@@ -89,9 +93,11 @@ def compare(
             named), no such baseline, or weights that do not fit.
     """
     methods = _methods(folders)
-    baseline = next(iter(methods)) if baseline is None else baseline
-    if baseline not in methods:
-        raise BdpoError(f"No method '{baseline}' to compare with; there are {', '.join(methods)}.")
+    first = next(iter(methods))
+    baseline, reference = baseline or first, reference or first
+    for name in (baseline, reference):
+        if name not in methods:
+            raise BdpoError(f"No method '{name}' to compare with; there are {', '.join(methods)}.")
     runs = [run for seeds in methods.values() for run in seeds]
     shared = [task for task in runs[0].tasks if all(task in run.tasks for run in runs)]
     if not shared:
@@ -102,11 +108,12 @@ def compare(
     rows = _corrected([table.row(baseline) for table in tables.values()])
     averaged = {task: table for task, table in tables.items() if "+" not in task}  # the others: the same prompts again
     shares = _weights(weights, {table.suite for table in averaged.values()})
-    rows += [row for table in tables.values() for row in table.margins(baseline)]
-    rows += [_compared_kind(row) for task in shared for row in kind_rows(methods, task, baseline)]
+    rows += [row for table in tables.values() for row in table.margins(baseline, reference)]
+    rows += [_compared_kind(row) for task in shared for row in kind_rows(methods, task, baseline, reference)]
     rows += _averages(rows, averaged, shares, baseline)
     return Comparison(
         baseline=baseline,
+        reference=reference,
         methods={name: [run.label for run in seeds] for name, seeds in methods.items()},
         weights=shares,
         settings={task: runs[0].tasks[task].settings for task in shared},
@@ -228,22 +235,28 @@ class _Scores:
             cells[name] = Cell(self.score(name), difference)
         return ComparedRow(self.task, "benchmark", self.suite, self.measure, *_counts([self]), cells)
 
-    def margins(self, baseline: str) -> list[ComparedRow]:
-        """Of preferences: the margin, and the accuracy of the reward, which is the log-ratio to the baseline."""
+    def margins(self, baseline: str, reference: str) -> list[ComparedRow]:
+        """Of preferences: the margin, and the accuracy of the reward, which is the log-ratio to the reference."""
         if not self.nats:
             return []
-        reference = self.nats[baseline]
         cells = {
-            name: Cell(mean(nats), None if name == baseline else compare_means(nats, reference))
+            name: Cell(mean(nats), None if name == baseline else compare_means(nats, self.nats[baseline]))
             for name, nats in self.nats.items()
+        }
+        won = {
+            name: (nats > self.nats[reference].mean(axis=0)).astype(float)
+            for name, nats in self.nats.items()
+            if name != reference
         }
         gained = {
-            name: Cell(self._score((nats > reference.mean(axis=0)).astype(float)))
-            for name, nats in self.nats.items()
-            if name != baseline
+            name: Cell(
+                self._score(wins),
+                None if name == baseline or baseline == reference else self._difference(wins, won[baseline]),
+            )
+            for name, wins in won.items()
         }
         margin = f"margin of log-probabilities [nats]; its difference is the log-ratio margin against {baseline}"
-        accuracy = f"pairs whose chosen reply gained more on {baseline} than the rejected one (reward accuracy)"
+        accuracy = f"pairs whose chosen reply gained more on {reference} than the rejected one (reward accuracy)"
         return [
             ComparedRow(f"{self.task} margin", "nats", self.suite, margin, self.n, 0, 0, 0, cells),
             *(
