@@ -7,7 +7,8 @@ Runs of one name are seeds of one method. Every difference is paired on the same
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field, replace
+from math import isfinite
 from pathlib import Path
 from typing import Any, Literal
 
@@ -42,6 +43,9 @@ class Cell:
     score: Rate | Mean
     difference: Difference | None = None
     p_holm: float | None = None  # the difference's p, corrected for all of the table; None: several seeds or samples
+    seeds: list[float] = field(default_factory=list)  # the score of each run, in the order of `Comparison.methods`
+    gained: list[str] = field(default_factory=list)  # ids of the prompts on which the method alone succeeds, and the
+    lost: list[str] = field(default_factory=list)  # baseline alone: by the mean over seeds and samples, above 1/2
 
 
 @dataclass(frozen=True)
@@ -60,6 +64,17 @@ class ComparedRow:
 
 
 @dataclass(frozen=True)
+class CategoryRow:
+    """The prompts of one category of a benchmark, as its publishers have it; differences have no p."""
+
+    benchmark: str
+    category: str
+    suite: str
+    n: int  # prompts
+    cells: dict[str, Cell]  # by method
+
+
+@dataclass(frozen=True)
 class Comparison:
     """A table, and what it was made of."""
 
@@ -69,10 +84,19 @@ class Comparison:
     settings: dict[str, dict[str, Any]]  # of each task, the same in all runs
     left_out: list[str]  # tasks that not every run was evaluated on
     rows: list[ComparedRow]
+    categories: list[CategoryRow]
 
     def to_dict(self) -> dict[str, Any]:
-        """Plain values, for JSON."""
-        return asdict(self)
+        """Plain values, for JSON; the end of an interval that is not finite is None."""
+        return _plain(asdict(self))
+
+
+def _plain(content: Any) -> Any:
+    if isinstance(content, dict):
+        return {key: _plain(value) for key, value in content.items()}
+    if isinstance(content, list):
+        return [_plain(value) for value in content]
+    return None if isinstance(content, float) and not isfinite(content) else content
 
 
 def compare(
@@ -88,7 +112,7 @@ def compare(
         BdpoError: no or incomplete results, runs that differ in prompts, judge or generation settings (the field is
             named), no such baseline, or weights that do not fit.
     """
-    methods = _methods(folders)
+    methods = methods_of(folders)
     baseline = next(iter(methods)) if baseline is None else baseline
     if baseline not in methods:
         raise BdpoError(f"No method '{baseline}' to compare with; there are {', '.join(methods)}.")
@@ -112,6 +136,7 @@ def compare(
         settings={task: runs[0].tasks[task].settings for task in shared},
         left_out=sorted({task for run in runs for task in run.tasks} - set(shared)),
         rows=rows,
+        categories=[row for table in tables.values() for row in table.categories(baseline)],
     )
 
 
@@ -134,7 +159,7 @@ def parse_weights(text: str) -> dict[str, float] | None:
 # --- what is compared ---------------------------------------------------------------------------------------------
 
 
-def _methods(folders: Sequence[str | Path]) -> dict[str, list[Run]]:
+def methods_of(folders: Sequence[str | Path]) -> dict[str, list[Run]]:
     """The runs by name; the same weights under the same name, with the same tasks in two folders, are one run.
 
     Raises:
@@ -189,6 +214,8 @@ class _Scores:
     task: str
     suite: str
     measure: str
+    ids: list[str]  # (N) of the prompts
+    category: list[str]  # (N) of the prompts; empty texts where the data have none
     scores: dict[str, Array]  # method -> (S, N), in [0, 1]
     nats: dict[str, Array]  # method -> (S, N) margins of preferences; empty elsewhere
     unread: int
@@ -215,18 +242,47 @@ class _Scores:
         gone = {o.id: o.verdict for seeds in outcomes.values() for of_seed in seeds for o in of_seed if o.score is None}
         filtered, untaken = (list(gone.values()).count(verdict) for verdict in (FILTERED, UNTAKEN))
         unread = len(gone) - filtered - untaken
-        return cls(task, record.suite, record.measure, arrays, margins, unread, filtered, untaken, single)
+        categories = {outcome.id: outcome.category for outcome in next(iter(outcomes.values()))[0]}
+        of_ids = [categories[id] for id in ids]
+        return cls(task, record.suite, record.measure, ids, of_ids, arrays, margins, unread, filtered, untaken, single)
 
     @property
     def n(self) -> int:
         return next(iter(self.scores.values())).shape[1]
 
     def row(self, baseline: str) -> ComparedRow:
+        return ComparedRow(
+            self.task, "benchmark", self.suite, self.measure, *_counts([self]), self.cells(baseline)
+        )  # fmt: skip
+
+    def cells(self, baseline: str) -> dict[str, Cell]:
         cells = {}
         for name, scores in self.scores.items():
-            difference = None if name == baseline else self._difference(scores, self.scores[baseline])
-            cells[name] = Cell(self.score(name), difference)
-        return ComparedRow(self.task, "benchmark", self.suite, self.measure, *_counts([self]), cells)
+            seeds = scores.mean(axis=1).tolist()
+            if name == baseline:
+                cells[name] = Cell(self.score(name), seeds=seeds)
+            else:
+                difference = self._difference(scores, self.scores[baseline])
+                gained, lost = self.flipped(name, baseline)
+                cells[name] = Cell(self.score(name), difference, seeds=seeds, gained=gained, lost=lost)
+        return cells
+
+    def flipped(self, name: str, baseline: str) -> tuple[list[str], list[str]]:
+        """Ids of the prompts on which the one alone, and the other alone, succeeds (mean over seeds above 1/2)."""
+        ours, theirs = (self.scores[method].mean(axis=0) > 1 / 2 for method in (name, baseline))
+        places = (np.flatnonzero(ours & ~theirs), np.flatnonzero(theirs & ~ours))
+        gained, lost = ([self.ids[place] for place in side] for side in places)
+        return gained, lost
+
+    def categories(self, baseline: str) -> list[CategoryRow]:
+        """A row for each category, where there are any; prompts without one are left out."""
+        rows = []
+        for category in sorted(set(self.category) - {""}):
+            places = [place for place, name in enumerate(self.category) if name == category]
+            scores = {name: of_method[:, places] for name, of_method in self.scores.items()}
+            part = replace(self, ids=[self.ids[place] for place in places], scores=scores)
+            rows.append(CategoryRow(self.task, category, self.suite, part.n, part.cells(baseline)))
+        return rows
 
     def margins(self, baseline: str) -> list[ComparedRow]:
         """Of preferences: the margin, and the accuracy of the reward, which is the log-ratio to the baseline."""
@@ -258,11 +314,11 @@ class _Scores:
 
     def _score(self, scores: Array) -> Rate | Mean:
         """A rate with Wilson's interval where there is one run of outcomes, else a mean with a bootstrap interval."""
-        return rate(int(scores.sum()), scores.shape[1]) if self._outcomes(scores) else mean(scores)
+        return rate(int(scores.sum()), scores.shape[1]) if self._outcomes(scores) else mean(scores, shares=True)
 
     def _difference(self, scores: Array, baseline: Array) -> Difference:
         plain = self._outcomes(scores) and self._outcomes(baseline)
-        return compare_rates(scores, baseline) if plain else compare_means(scores, baseline)
+        return compare_rates(scores, baseline) if plain else compare_means(scores, baseline, shares=True)
 
     def _outcomes(self, scores: Array) -> bool:
         """Whether these are 0s and 1s of one run (some tasks of lm-eval score in between)."""
@@ -284,7 +340,7 @@ def _corrected(rows: Sequence[ComparedRow]) -> list[ComparedRow]:
     ]
     adjusted = holm([p for *_, p in tested]) if tested else []
     for (row, name, _), p in zip(tested, adjusted, strict=True):
-        row.cells[name] = Cell(row.cells[name].score, row.cells[name].difference, p)
+        row.cells[name] = replace(row.cells[name], p_holm=p)
     return list(rows)
 
 
@@ -318,11 +374,17 @@ def _average(tables: Sequence[_Scores], weights: Sequence[float], baseline: str)
     joined = {name: np.concatenate([table.scores[name] for table in tables], axis=1) for name in tables[0].scores}
     cells = {}
     for name, scores in joined.items():
-        difference = None if name == baseline else compare_means(scores, joined[baseline], parts=parts)
         found = [table.score(name) for table in tables]
         rates = [score for score in found if isinstance(score, Rate)]
-        score = average(rates, weights) if len(rates) == len(found) else mean(scores, parts=parts)
-        cells[name] = Cell(score, difference)
+        score = average(rates, weights) if len(rates) == len(found) else mean(scores, shares=True, parts=parts)
+        seeds = sum(weight * table.scores[name].mean(axis=1) for table, weight in zip(tables, weights, strict=True))
+        if name == baseline:
+            cells[name] = Cell(score, seeds=np.asarray(seeds).tolist())
+            continue
+        flipped = [table.flipped(name, baseline) for table in tables]
+        gained, lost = ([id for of_table in flipped for id in of_table[side]] for side in (0, 1))
+        difference = compare_means(scores, joined[baseline], shares=True, parts=parts)
+        cells[name] = Cell(score, difference, seeds=np.asarray(seeds).tolist(), gained=gained, lost=lost)
     return cells
 
 
