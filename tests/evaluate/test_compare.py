@@ -2,7 +2,6 @@
 
 import io
 import json
-from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -10,39 +9,14 @@ from typing import Any
 import numpy as np
 import pytest
 from rich.console import Console
+from runs_written import SETTINGS, SUITE_OF, outcome, row, write_run
 
 from bdpo.errors import BdpoError
 from bdpo.evaluate.replies.records import RecordFile
-from bdpo.evaluate.results.compare import ComparedRow, Comparison, compare
-from bdpo.evaluate.results.outcomes import Outcome, Run, TaskRecord, claim_run, open_runs
+from bdpo.evaluate.results.compare import compare
+from bdpo.evaluate.results.outcomes import TaskRecord, claim_run, open_runs
 from bdpo.evaluate.results.statistics import Mean, Part, Rate, compare_means, mean
 from bdpo.evaluate.results.tables import Grid
-
-SETTINGS = {"prompts": "4 prompts (aaaa)", "judge": "rules 1", "max_new_tokens": 64, "temperature": 0.0}
-SUITE_OF = {"strongreject": "safety", "advbench": "safety", "xstest-safe": "over-refusal", "gsm8k": "capability"}
-
-
-def outcome(id: str, score: float | None, **fields: Any) -> Outcome:
-    values = {"category": "", "request": "?", "reply": "!", "stop": "end", "tokens": 3, "verdict": "", "sample": 0}
-    return Outcome(id=id, score=score, **(values | fields))
-
-
-def write_run(
-    out: Path, name: str, scores: dict[str, Sequence[float | None]], *, model: str = "", **settings: Any
-) -> Run:
-    """A run whose prompts of a task are p0, p1, ... with these scores."""
-    model = model or name
-    run = claim_run(out, name, model, model, {"weights": model})
-    for task, values in scores.items():
-        record = TaskRecord(SUITE_OF.get(task, "preferences"), "successes", len(values), SETTINGS | settings)
-        run = run.with_tasks({task: record})
-        run.append(task, [outcome(f"p{i}", value) for i, value in enumerate(values)])
-    return run
-
-
-def row(comparison: Comparison, name: str) -> ComparedRow:
-    return next(row for row in comparison.rows if row.name == name)
-
 
 # --- one benchmark ------------------------------------------------------------------------------------------------
 BASE = {"strongreject": [0, 1, 0, 0], "xstest-safe": [1, 1, 1, 1]}

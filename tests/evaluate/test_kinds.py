@@ -5,6 +5,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from scipy.stats import t
 
 from bdpo.errors import BdpoError
 from bdpo.evaluate.plan import Plan, preference_items
@@ -50,20 +51,41 @@ def test_cluster_bootstrap_against_a_slow_one() -> None:
         pairs = np.concatenate([members[g] for g in draw.integers(clusters.n, size=clusters.n)])
         means.append(scores[0, pairs].mean())
         differences.append((scores - other)[0, pairs].mean())
-    found, gap = clustered_mean([(scores, clusters)]), clustered_difference([(scores, clusters)], [other])
+    found = clustered_mean([(scores, clusters)], shares=False)
+    gap = clustered_difference([(scores, clusters)], [other], shares=False)
     assert found.value == pytest.approx(scores.mean()) and gap.value == pytest.approx((scores - other).mean())
-    assert (found.low, found.high) == pytest.approx(np.quantile(means, (0.025, 0.975)), abs=0.04)
-    assert (gap.low, gap.high) == pytest.approx(np.quantile(differences, (0.025, 0.975)), abs=0.06)
+    stretch = t.ppf(0.975, clusters.n - 1) / 1.959964 * (clusters.n / (clusters.n - 1)) ** 0.5  # of prompts, not pairs
+    for one, slow, near in ((found, means, 0.05), (gap, differences, 0.07)):
+        expected = one.value + stretch * (np.quantile(slow, (0.025, 0.975)) - one.value)
+        assert (one.low, one.high) == pytest.approx(expected, abs=near)
 
 
 def test_kinds_count_alike_and_seeds_are_drawn() -> None:
     many, few = np.array([[1.0] * 9]), np.array([[0.0]])
-    both = [(many, Clusters.of("abcdefghi")), (few, Clusters.of("z"))]
-    found = clustered_mean(both)
-    assert (found.value, found.low, found.high, found.n) == (0.5, 0.5, 0.5, 10)
-    seeds = clustered_mean([(np.array([[1.0], [0.0]]), Clusters.of("a"))])
-    assert (seeds.value, seeds.low, seeds.high, seeds.seeds) == (0.5, 0.0, 1.0, 2)
+    found = clustered_mean([(many, Clusters.of("abcdefghi")), (few, Clusters.of("z"))], shares=True)
+    assert (found.value, found.n) == (0.5, 10)
+    # with the pseudo-prompts 11 of 13 and 2 of 5 are won: half of the sum, and of the two variances a quarter
+    middle, deviation = (11 / 13 + 2 / 5) / 2, (11 * 2 / 13**3 + 2 * 3 / 5**3) ** 0.5 / 2
+    expected = (middle - 1.96 * deviation, middle + 1.96 * deviation)
+    assert (found.low, found.high) == pytest.approx(expected, abs=0.01)
+    seeds = clustered_mean([(np.array([[1.0], [0.0]]), Clusters.of("a"))], shares=True)
+    # one prompt, whose mean over the two seeds drawn is 0, 1/2 or 1: a variance of 1/8 / 25 between, 0.044 within draws
+    half = 1.96 * (0.005 + 0.044) ** 0.5
+    assert (seeds.value, seeds.seeds) == (0.5, 2)
+    assert (seeds.low, seeds.high) == pytest.approx((0.5 - half, 0.5 + half), abs=0.01)
     assert seeds.std == pytest.approx(2**-0.5)
+
+
+@pytest.mark.parametrize("seeds", [1, 3])
+def test_pairs_of_a_few_prompts_that_are_all_won_prove_little(seeds: int) -> None:
+    # 6 prompts of 5 pairs, and pseudo-prompts of as many: as if 6 outcomes were drawn, whatever the seeds
+    won, lost, clusters = np.ones((seeds, 30)), np.zeros((seeds, 30)), Clusters.of("abcdef" * 5)
+    mean = clustered_mean([(won, clusters)], shares=True)
+    assert (mean.value, mean.low, mean.high) == (1.0, pytest.approx(0.8 - 1.96 * 0.016**0.5, abs=0.01), 1.0)
+    same, half = clustered_difference([(won, clusters)], [won], shares=True), 1.96 * (1 / 32) ** 0.5
+    assert (same.value, same.low, same.high) == (0, pytest.approx(-half, abs=0.01), pytest.approx(half, abs=0.01))
+    gone = clustered_difference([(lost, clusters)], [won], shares=True)  # 7 of 8 lost, 1 gained: -6/8, variance 7/16
+    assert (gone.value, gone.low, gone.high) == (-1, -1, pytest.approx(-0.75 + 1.96 * (7 / 128) ** 0.5, abs=0.01))
 
 
 #                    unsafe          harmless    neither

@@ -30,6 +30,12 @@ def ends(result: statistics.Mean | statistics.Difference | statistics.Rate) -> t
     return result.low, result.high
 
 
+def stretched(value: float, low: float, high: float, n: int) -> tuple[float, float]:
+    """A bootstrap interval of n scores that are no shares, by the rule of the module."""
+    factor = stats.t.ppf(0.975, n - 1) / stats.norm.ppf(0.975) * (n / (n - 1)) ** 0.5
+    return value + factor * (low - value), value + factor * (high - value)
+
+
 def test_docstring_examples() -> None:
     assert doctest.testmod(statistics).failed == 0
 
@@ -90,21 +96,9 @@ def test_difference_of_rates_by_hand() -> None:
     assert d.value == pytest.approx(-6 / 21, abs=1e-12)
     assert d.p == pytest.approx(0.0703125, abs=1e-12)
     assert ends(d) == newcombe_paired(1, 1, 7, 12)
-    # resampled: (gained, lost, same) ~ Multinomial(21; 1/21, 7/21, 13/21), whose exact 2.5 % points are these
-    resampled = compare_means(method, baseline)
-    assert [round(end * 21) for end in ends(resampled)] == exact_points(21, gained=1, lost=7)
-
-
-def exact_points(n: int, gained: int, lost: int) -> list[int]:
-    """2.5 % and 97.5 % points of (gained - lost) under resampling of n prompts, by enumeration."""
-    mass: dict[int, float] = {}
-    for g in range(n + 1):
-        for lo in range(n + 1 - g):
-            p = stats.multinomial.pmf([g, lo, n - g - lo], n, [gained / n, lost / n, 1 - (gained + lost) / n])
-            mass[g - lo] = mass.get(g - lo, 0.0) + p
-    support = sorted(mass)
-    cumulative = np.cumsum([mass[d] for d in support])
-    return [support[int(np.searchsorted(cumulative, q))] for q in (0.025, 0.975)]
+    # resampled with one more gained and lost, of 23: -6/23 -+ 1.96 sqrt((10/23 - (6/23)^2) / 23)
+    resampled = compare_means(method, baseline, shares=True)
+    assert ends(resampled) == pytest.approx((-0.5084, -0.0133), abs=0.005)
 
 
 def test_swapping_the_methods_flips_the_sign(runs) -> None:
@@ -133,28 +127,31 @@ def test_equal_outcomes_have_no_difference() -> None:
 
 def test_the_comparison_is_paired() -> None:
     # both succeed on the same half; the method wins one prompt more. Unpaired, the interval would be
-    # +- 1.96 sqrt(2 * 0.25 / 100) = +- 0.14 wide; paired, 100 d ~ Binomial(100, 0.01), within 0 and 3, when resampled.
+    # +- 1.96 sqrt(2 * 0.25 / 100) = +- 0.14 wide; paired and resampled, 1/102 -+ 1.96 sqrt((3/102 - 1/102^2) / 102).
     # Newcombe: Wilson's of 51 and 50 of 100 are 0.413454 to 0.605813 and 0.403832 to 0.596168, and phi is
     # (50 * 49 - 100 / 2) / sqrt(51 * 49 * 50 * 50) = 0.960192
     baseline = np.arange(100) < 50
     d = compare_rates(np.arange(100) < 51, baseline)
     assert d.value == pytest.approx(0.01)
     assert ends(d) == pytest.approx((-0.017187, 0.037083), abs=1e-6)
-    assert ends(compare_means(np.arange(100) < 51, baseline)) == pytest.approx((0, 0.03))
+    resampled = compare_means(np.arange(100) < 51, baseline, shares=True)
+    assert ends(resampled) == pytest.approx((-0.0234, 0.0430), abs=0.001)
 
 
 # --- the bootstrap ------------------------------------------------------------------------------------
-def test_bootstrap_of_a_rate_has_the_binomial_quantiles() -> None:
-    points = stats.binom.ppf([0.025, 0.975], 263, 81 / 263)
-    m = mean([1] * 81 + [0] * 182)
-    assert [end * 263 for end in ends(m)] == pytest.approx(points, abs=1.01)
+def test_bootstrap_of_a_rate_is_agresti_and_coulls() -> None:
+    m = mean([1] * 81 + [0] * 182, shares=True)
+    middle, deviation = 83 / 267, (83 * 184 / 267**3) ** 0.5
+    assert ends(m) == pytest.approx((middle - 1.96 * deviation, middle + 1.96 * deviation), abs=0.002)
+    assert m.value == 81 / 263
 
 
 def test_bootstrap_agrees_with_scipy() -> None:
     margins = np.random.default_rng(2).gamma(2.0, size=150)
     theirs = stats.bootstrap((margins,), np.mean, n_resamples=RESAMPLES, method="percentile", rng=3)
     m = mean(margins)
-    assert ends(m) == pytest.approx(tuple(theirs.confidence_interval), abs=0.01)  # standard error is 0.12
+    expected = stretched(margins.mean(), *theirs.confidence_interval, n=150)
+    assert ends(m) == pytest.approx(expected, abs=0.01)  # standard error is 0.12
     assert (m.value, m.n, m.seeds, m.std) == (pytest.approx(margins.mean()), 150, 1, None)
 
 
@@ -167,7 +164,8 @@ def test_seeds_and_prompts_are_drawn_as_enumerated() -> None:
         for prompts in itertools.product(range(3), repeat=3)
     ]
     m = mean(scores)
-    assert ends(m) == pytest.approx(np.quantile(means, [0.025, 0.975], method="inverted_cdf"), abs=1e-12)
+    points = np.quantile(means, [0.025, 0.975], method="inverted_cdf")
+    assert ends(m) == pytest.approx(stretched(scores.mean(), *points, n=3), abs=1e-6)
     assert m.value == pytest.approx(21.5 / 6)
     assert m.std == pytest.approx((15.5 / 3 - 2) / 2**0.5)  # of two values: their distance / sqrt 2
 
@@ -181,7 +179,8 @@ def test_two_methods_share_the_prompts_but_not_the_seeds() -> None:
         for prompts in itertools.product(range(2), repeat=2)
     ]
     d = compare_means(method, baseline)
-    assert ends(d) == pytest.approx((min(differences), max(differences)))  # 1/16 each, above 2.5 %
+    expected = stretched(d.value, min(differences), max(differences), n=2)  # 1/16 each, above 2.5 %
+    assert d.value == pytest.approx(np.mean(differences)) and ends(d) == pytest.approx(expected, rel=1e-6)
     assert (d.value, d.n, d.seeds, d.baseline_seeds) == (3.5 - 1.75, 2, 2, 1)
     assert (d.p, d.gained, d.lost) == (None, None, None)
 
@@ -195,7 +194,7 @@ def test_copies_of_one_seed_add_no_certainty(runs) -> None:
 
 def test_three_seeds_and_no_other_noise_give_their_range() -> None:
     m = mean(np.outer([0.2, 0.5, 0.9], np.ones(20)))  # all three draws of one seed: 1/27, more than 2.5 %
-    assert ends(m) == pytest.approx((0.2, 0.9))
+    assert ends(m) == pytest.approx(stretched(m.value, 0.2, 0.9, n=20))
     assert m.std == pytest.approx(np.sqrt(0.74 / 6))  # deviations -1/3, -1/30, 11/30: squares sum to 74/300
 
 

@@ -149,8 +149,8 @@ def compare(
     from rich.console import Console
 
     from bdpo.evaluate.results.compare import compare as compared
-    from bdpo.evaluate.results.compare import parse_weights
     from bdpo.evaluate.results.tables import comparison_grids
+    from bdpo.evaluate.results.weights import parse_weights
     from bdpo.files import write_json, write_whole
 
     comparison = compared(folders, baseline=baseline, weights=parse_weights(weights))

@@ -102,7 +102,7 @@ class Evaluated:
             return None
         ours, theirs = (np.array([[run[p] for p in places] for run in side], dtype=float) for side in scored)
         plain = len(ours) == len(theirs) == 1 and bool(np.isin([*ours, *theirs], (0, 1)).all())
-        found = compare_rates(ours[0], theirs[0]) if plain else compare_means(ours, theirs)
+        found = compare_rates(ours[0], theirs[0]) if plain else compare_means(ours, theirs, shares=True)
         return Change(found.value, found.low, found.high, found.n)
 
     def share(self, run: Run, suite: str) -> Rate | None:

@@ -2,8 +2,9 @@
 
 Several pairs may share a prompt, and are then no independent evidence. So prompts are drawn with replacement, each with
 all its pairs (the cluster bootstrap; Davison & Hinkley 1997, Bootstrap Methods and their Application); where
-there are several seeds, these are drawn as well, as in `statistics`. A mean of several kinds is their plain average, so
-that the more numerous one does not drown the other; each kind's prompts are drawn apart, seeds once for all.
+there are several seeds, these are drawn as well, and intervals are made of the resamples as in `statistics`; a
+pseudo-prompt has as many pairs as a prompt has on average. A mean of several kinds is their plain average, so that the
+more numerous one does not drown the other; each kind's prompts are drawn apart, seeds once for all.
 """
 
 from __future__ import annotations
@@ -14,7 +15,16 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from bdpo.evaluate.results.statistics import CELLS, QUANTILES, RESAMPLES, Array, Difference, Mean
+from bdpo.evaluate.results.statistics import (
+    CELLS,
+    PSEUDO_CHANGES,
+    PSEUDO_SHARES,
+    RESAMPLES,
+    Array,
+    Difference,
+    Mean,
+    interval,
+)
 
 
 @dataclass(frozen=True)
@@ -31,39 +41,46 @@ class Clusters:
         return cls(places.astype(np.int64), len(names))
 
 
-def clustered_mean(kinds: Sequence[tuple[Array, Clusters]], *, rng_seed: int = 0) -> Mean:
+def clustered_mean(kinds: Sequence[tuple[Array, Clusters]], *, shares: bool, rng_seed: int = 0) -> Mean:
     """Average over kinds of the mean over pairs: each kind's scores (S, N_k), the same S seeds in all.
 
-    By hand: a prompt with three pairs won, one with a single pair lost: 3/4. Drawn twice each with probability 1/4, so
-    that the interval is 0 to 1; four pairs drawn apart would all be lost with probability 1/256 only.
+    By hand: two prompts of three pairs, all won. With two pseudo-prompts won and two lost, 4 of 6 are won: the interval
+    begins at 2/3 - 1.96 sqrt(2/3 * 1/3 / 6) = 0.289. (Six pairs drawn apart would give 0.552.)
 
-    >>> m = clustered_mean([(np.array([[1.0, 1, 1, 0]]), Clusters.of(["a", "a", "a", "b"]))])
-    >>> m.value, m.low, m.high, m.n
-    (0.75, 0.0, 1.0, 2)
+    >>> m = clustered_mean([(np.ones((1, 6)), Clusters.of("aaabbb"))], shares=True)
+    >>> m.value, f"{m.low:.2f}", m.high, m.n
+    (1.0, '0.29', 1.0, 2)
     """
     values = _by_seed([scores for scores, _ in kinds])
-    low, high = np.quantile(_resampled(kinds, None, rng_seed), QUANTILES)
-    n, seeds = sum(clusters.n for _, clusters in kinds), len(values)
+    pseudo = PSEUDO_SHARES if shares else ()
+    resampled = _resampled(kinds, None, pseudo, rng_seed)
+    n, seeds, value = sum(clusters.n for _, clusters in kinds), len(values), float(values.mean())
     std = float(values.std(ddof=1)) if seeds > 1 else None
-    return Mean(float(values.mean()), float(low), float(high), n, seeds, std)
+    return Mean(value, *interval(value, resampled, _fewest(kinds), pseudo), n, seeds, std)
 
 
 def clustered_difference(
-    kinds: Sequence[tuple[Array, Clusters]], baseline: Sequence[Array], *, rng_seed: int = 0
+    kinds: Sequence[tuple[Array, Clusters]], baseline: Sequence[Array], *, shares: bool, rng_seed: int = 0
 ) -> Difference:
     """The same mean less that of a baseline on the same pairs, (R, N_k) a kind; prompts drawn once for both.
 
     By hand: one method is 2 above the other on every pair, whatever the prompts.
 
-    >>> d = clustered_difference([(np.array([[3.0, 5.0]]), Clusters.of("ab"))], [np.array([[1.0, 3.0]])])
+    >>> d = clustered_difference([(np.array([[3.0, 5.0]]), Clusters.of("ab"))], [np.array([[1.0, 3.0]])], shares=False)
     >>> d.value, d.low, d.high, d.n
     (2.0, 2.0, 2.0, 2)
     """
     ours, theirs = _by_seed([scores for scores, _ in kinds]), _by_seed(baseline)
-    low, high = np.quantile(_resampled(kinds, baseline, rng_seed), QUANTILES)
+    pseudo = PSEUDO_CHANGES if shares else ()
+    resampled = _resampled(kinds, baseline, pseudo, rng_seed)
     n = sum(clusters.n for _, clusters in kinds)
     value = float(ours.mean() - theirs.mean())
-    return Difference(value, float(low), float(high), n, seeds=len(ours), baseline_seeds=len(theirs))
+    low, high = interval(value, resampled, _fewest(kinds), pseudo)
+    return Difference(value, low, high, n, seeds=len(ours), baseline_seeds=len(theirs))
+
+
+def _fewest(kinds: Sequence[tuple[Array, Clusters]]) -> int:
+    return min(clusters.n for _, clusters in kinds)
 
 
 def _by_seed(kinds: Sequence[Array]) -> Array:
@@ -71,7 +88,9 @@ def _by_seed(kinds: Sequence[Array]) -> Array:
     return np.mean([scores.mean(axis=1) for scores in kinds], axis=0)
 
 
-def _resampled(kinds: Sequence[tuple[Array, Clusters]], baseline: Sequence[Array] | None, rng_seed: int) -> Array:
+def _resampled(
+    kinds: Sequence[tuple[Array, Clusters]], baseline: Sequence[Array] | None, pseudo: Sequence[float], rng_seed: int
+) -> Array:
     """The mean, or the difference, of each resample: (RESAMPLES,)."""
     rng = np.random.default_rng(rng_seed)
     resampled = np.zeros(RESAMPLES)
@@ -79,12 +98,16 @@ def _resampled(kinds: Sequence[tuple[Array, Clusters]], baseline: Sequence[Array
     theirs = None if baseline is None else _drawn_seeds(len(baseline[0]), rng)
     for k, (scores, clusters) in enumerate(kinds):
         sizes = np.bincount(clusters.of_pair, minlength=clusters.n)
-        for at in np.array_split(np.arange(RESAMPLES), -(-RESAMPLES * clusters.n // CELLS)):
-            counts = rng.multinomial(clusters.n, np.full(clusters.n, 1 / clusters.n), size=len(at)).astype(np.float64)
-            total = (counts @ _sums(scores, clusters) * ours[at]).sum(axis=1)
+        added = sizes.mean() * np.array(pseudo)  # the same in every seed
+        prompts = clusters.n + len(pseudo)
+        drawn_from = np.concatenate([sizes, np.full(len(pseudo), sizes.mean())])
+        for at in np.array_split(np.arange(RESAMPLES), -(-RESAMPLES * prompts // CELLS)):
+            counts = rng.multinomial(prompts, np.full(prompts, 1 / prompts), size=len(at)).astype(np.float64)
+            of_prompts, of_pseudo = counts[:, : clusters.n], counts[:, clusters.n :]
+            total = (of_prompts @ _sums(scores, clusters) * ours[at]).sum(axis=1) + of_pseudo @ added
             if baseline is not None and theirs is not None:
-                total -= (counts @ _sums(baseline[k], clusters) * theirs[at]).sum(axis=1)
-            resampled[at] += total / (counts @ sizes) / len(kinds)
+                total -= (of_prompts @ _sums(baseline[k], clusters) * theirs[at]).sum(axis=1)
+            resampled[at] += total / (counts @ drawn_from) / len(kinds)
     return resampled
 
 

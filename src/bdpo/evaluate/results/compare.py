@@ -7,7 +7,8 @@ Runs of one name are seeds of one method. Every difference is paired on the same
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field, replace
+from math import isfinite
 from pathlib import Path
 from typing import Any, Literal
 
@@ -15,7 +16,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bdpo.errors import BdpoError
-from bdpo.evaluate.ask.benchmarks import AVERAGED
 from bdpo.evaluate.judges import FILTERED, UNTAKEN
 from bdpo.evaluate.results.kinds import KindRow, kind_rows
 from bdpo.evaluate.results.outcomes import Run, open_runs, prompt_scores
@@ -31,6 +31,7 @@ from bdpo.evaluate.results.statistics import (
     mean,
     rate,
 )
+from bdpo.evaluate.results.weights import shares_of
 
 Array = NDArray[np.float64]
 
@@ -42,6 +43,9 @@ class Cell:
     score: Rate | Mean
     difference: Difference | None = None
     p_holm: float | None = None  # the difference's p, corrected for all of the table; None: several seeds or samples
+    seeds: list[float] = field(default_factory=list)  # the score of each run, in the order of `Comparison.methods`
+    gained: list[str] = field(default_factory=list)  # ids of the prompts on which the method alone succeeds, and the
+    lost: list[str] = field(default_factory=list)  # baseline alone: by the mean over seeds and samples, above 1/2
 
 
 @dataclass(frozen=True)
@@ -60,6 +64,17 @@ class ComparedRow:
 
 
 @dataclass(frozen=True)
+class CategoryRow:
+    """The prompts of one category of a benchmark, as its publishers have it; differences have no p."""
+
+    benchmark: str
+    category: str
+    suite: str
+    n: int  # prompts
+    cells: dict[str, Cell]  # by method
+
+
+@dataclass(frozen=True)
 class Comparison:
     """A table, and what it was made of."""
 
@@ -70,10 +85,19 @@ class Comparison:
     settings: dict[str, dict[str, Any]]  # of each task, the same in all runs
     left_out: list[str]  # tasks that not every run was evaluated on
     rows: list[ComparedRow]
+    categories: list[CategoryRow]
 
     def to_dict(self) -> dict[str, Any]:
-        """Plain values, for JSON."""
-        return asdict(self)
+        """Plain values, for JSON; the end of an interval that is not finite is None."""
+        return _plain(asdict(self))
+
+
+def _plain(content: Any) -> Any:
+    if isinstance(content, dict):
+        return {key: _plain(value) for key, value in content.items()}
+    if isinstance(content, list):
+        return [_plain(value) for value in content]
+    return None if isinstance(content, float) and not isfinite(content) else content
 
 
 def compare(
@@ -92,7 +116,7 @@ def compare(
         BdpoError: no or incomplete results, runs that differ in prompts, judge or generation settings (the field is
             named), no such baseline, or weights that do not fit.
     """
-    methods = _methods(folders)
+    methods = methods_of(folders)
     first = next(iter(methods))
     baseline, reference = baseline or first, reference or first
     for name in (baseline, reference):
@@ -107,7 +131,7 @@ def compare(
     tables = {task: _Scores.read(methods, task) for task in shared}
     rows = _corrected([table.row(baseline) for table in tables.values()])
     averaged = {task: table for task, table in tables.items() if "+" not in task}  # the others: the same prompts again
-    shares = _weights(weights, {table.suite for table in averaged.values()})
+    shares = shares_of(weights, {table.suite for table in averaged.values()})
     rows += [row for table in tables.values() for row in table.margins(baseline, reference)]
     rows += [_compared_kind(row) for task in shared for row in kind_rows(methods, task, baseline, reference)]
     rows += _averages(rows, averaged, shares, baseline)
@@ -119,29 +143,14 @@ def compare(
         settings={task: runs[0].tasks[task].settings for task in shared},
         left_out=sorted({task for run in runs for task in run.tasks} - set(shared)),
         rows=rows,
+        categories=[row for table in tables.values() for row in table.categories(baseline)],
     )
-
-
-def parse_weights(text: str) -> dict[str, float] | None:
-    """The weights in "safety=2,over-refusal=1"; None where nothing is said.
-
-    >>> parse_weights("safety=2, capability=1")
-    {'safety': 2.0, 'capability': 1.0}
-    """
-    weights = {}
-    for part in (part.strip() for part in text.split(",") if part.strip()):
-        name, _, number = part.partition("=")
-        try:
-            weights[name.strip()] = float(number)
-        except ValueError:
-            raise BdpoError(f"--weights: '{part}' should be SUITE=NUMBER, such as safety=2.") from None
-    return weights or None
 
 
 # --- what is compared ---------------------------------------------------------------------------------------------
 
 
-def _methods(folders: Sequence[str | Path]) -> dict[str, list[Run]]:
+def methods_of(folders: Sequence[str | Path]) -> dict[str, list[Run]]:
     """The runs by name; the same weights under the same name, with the same tasks in two folders, are one run.
 
     Raises:
@@ -175,17 +184,6 @@ def _refuse_unlike(runs: Sequence[Run], task: str) -> None:
             )
 
 
-def _weights(given: Mapping[str, float] | None, there: set[str]) -> dict[str, float]:
-    suites = [suite for suite in AVERAGED if suite in there]
-    weights = dict.fromkeys(suites, 1.0) if given is None else {suite: given.get(suite, 0.0) for suite in suites}
-    unknown = sorted(set(given or {}) - set(suites))
-    if unknown:
-        raise BdpoError(f"--weights: '{unknown[0]}' was not evaluated; there are {', '.join(suites) or 'none'}.")
-    if any(not 0 <= weight < float("inf") for weight in weights.values()) or (weights and not sum(weights.values())):
-        raise BdpoError("--weights: each must be 0 or more, and one of them above 0.")
-    return {suite: weight / sum(weights.values()) for suite, weight in weights.items()}
-
-
 # --- one benchmark ------------------------------------------------------------------------------------------------
 
 
@@ -196,6 +194,8 @@ class _Scores:
     task: str
     suite: str
     measure: str
+    ids: list[str]  # (N) of the prompts
+    category: list[str]  # (N) of the prompts; empty texts where the data have none
     scores: dict[str, Array]  # method -> (S, N), in [0, 1]
     nats: dict[str, Array]  # method -> (S, N) margins of preferences; empty elsewhere
     unread: int
@@ -222,18 +222,47 @@ class _Scores:
         gone = {o.id: o.verdict for seeds in outcomes.values() for of_seed in seeds for o in of_seed if o.score is None}
         filtered, untaken = (list(gone.values()).count(verdict) for verdict in (FILTERED, UNTAKEN))
         unread = len(gone) - filtered - untaken
-        return cls(task, record.suite, record.measure, arrays, margins, unread, filtered, untaken, single)
+        categories = {outcome.id: outcome.category for outcome in next(iter(outcomes.values()))[0]}
+        of_ids = [categories[id] for id in ids]
+        return cls(task, record.suite, record.measure, ids, of_ids, arrays, margins, unread, filtered, untaken, single)
 
     @property
     def n(self) -> int:
         return next(iter(self.scores.values())).shape[1]
 
     def row(self, baseline: str) -> ComparedRow:
+        return ComparedRow(
+            self.task, "benchmark", self.suite, self.measure, *_counts([self]), self.cells(baseline)
+        )  # fmt: skip
+
+    def cells(self, baseline: str) -> dict[str, Cell]:
         cells = {}
         for name, scores in self.scores.items():
-            difference = None if name == baseline else self._difference(scores, self.scores[baseline])
-            cells[name] = Cell(self.score(name), difference)
-        return ComparedRow(self.task, "benchmark", self.suite, self.measure, *_counts([self]), cells)
+            seeds = scores.mean(axis=1).tolist()
+            if name == baseline:
+                cells[name] = Cell(self.score(name), seeds=seeds)
+            else:
+                difference = self._difference(scores, self.scores[baseline])
+                gained, lost = self.flipped(name, baseline)
+                cells[name] = Cell(self.score(name), difference, seeds=seeds, gained=gained, lost=lost)
+        return cells
+
+    def flipped(self, name: str, baseline: str) -> tuple[list[str], list[str]]:
+        """Ids of the prompts on which the one alone, and the other alone, succeeds (mean over seeds above 1/2)."""
+        ours, theirs = (self.scores[method].mean(axis=0) > 1 / 2 for method in (name, baseline))
+        places = (np.flatnonzero(ours & ~theirs), np.flatnonzero(theirs & ~ours))
+        gained, lost = ([self.ids[place] for place in side] for side in places)
+        return gained, lost
+
+    def categories(self, baseline: str) -> list[CategoryRow]:
+        """A row for each category, where there are any; prompts without one are left out."""
+        rows = []
+        for category in sorted(set(self.category) - {""}):
+            places = [place for place, name in enumerate(self.category) if name == category]
+            scores = {name: of_method[:, places] for name, of_method in self.scores.items()}
+            part = replace(self, ids=[self.ids[place] for place in places], scores=scores)
+            rows.append(CategoryRow(self.task, category, self.suite, part.n, part.cells(baseline)))
+        return rows
 
     def margins(self, baseline: str, reference: str) -> list[ComparedRow]:
         """Of preferences: the margin, and the accuracy of the reward, which is the log-ratio to the reference."""
@@ -271,11 +300,11 @@ class _Scores:
 
     def _score(self, scores: Array) -> Rate | Mean:
         """A rate with Wilson's interval where there is one run of outcomes, else a mean with a bootstrap interval."""
-        return rate(int(scores.sum()), scores.shape[1]) if self._outcomes(scores) else mean(scores)
+        return rate(int(scores.sum()), scores.shape[1]) if self._outcomes(scores) else mean(scores, shares=True)
 
     def _difference(self, scores: Array, baseline: Array) -> Difference:
         plain = self._outcomes(scores) and self._outcomes(baseline)
-        return compare_rates(scores, baseline) if plain else compare_means(scores, baseline)
+        return compare_rates(scores, baseline) if plain else compare_means(scores, baseline, shares=True)
 
     def _outcomes(self, scores: Array) -> bool:
         """Whether these are 0s and 1s of one run (some tasks of lm-eval score in between)."""
@@ -297,7 +326,7 @@ def _corrected(rows: Sequence[ComparedRow]) -> list[ComparedRow]:
     ]
     adjusted = holm([p for *_, p in tested]) if tested else []
     for (row, name, _), p in zip(tested, adjusted, strict=True):
-        row.cells[name] = Cell(row.cells[name].score, row.cells[name].difference, p)
+        row.cells[name] = replace(row.cells[name], p_holm=p)
     return list(rows)
 
 
@@ -331,11 +360,17 @@ def _average(tables: Sequence[_Scores], weights: Sequence[float], baseline: str)
     joined = {name: np.concatenate([table.scores[name] for table in tables], axis=1) for name in tables[0].scores}
     cells = {}
     for name, scores in joined.items():
-        difference = None if name == baseline else compare_means(scores, joined[baseline], parts=parts)
         found = [table.score(name) for table in tables]
         rates = [score for score in found if isinstance(score, Rate)]
-        score = average(rates, weights) if len(rates) == len(found) else mean(scores, parts=parts)
-        cells[name] = Cell(score, difference)
+        score = average(rates, weights) if len(rates) == len(found) else mean(scores, shares=True, parts=parts)
+        seeds = sum(weight * table.scores[name].mean(axis=1) for table, weight in zip(tables, weights, strict=True))
+        if name == baseline:
+            cells[name] = Cell(score, seeds=np.asarray(seeds).tolist())
+            continue
+        flipped = [table.flipped(name, baseline) for table in tables]
+        gained, lost = ([id for of_table in flipped for id in of_table[side]] for side in (0, 1))
+        difference = compare_means(scores, joined[baseline], shares=True, parts=parts)
+        cells[name] = Cell(score, difference, seeds=np.asarray(seeds).tolist(), gained=gained, lost=lost)
     return cells
 
 

@@ -96,7 +96,7 @@ def _rows(
 def _score(kinds: Sequence[tuple[Array, Clusters]], nats: bool) -> Rate | Mean:
     """Wilson's interval, or one made of Wilson's, where shares are of one seed and one pair a prompt."""
     if nats or not _single(kinds):
-        return clustered_mean(kinds)
+        return clustered_mean(kinds, shares=not nats)
     rates = [rate(int(scores.sum()), scores.shape[1]) for scores, _ in kinds]
     return rates[0] if len(rates) == 1 else average(rates, [1 / len(rates)] * len(rates))
 
@@ -106,7 +106,7 @@ def _difference(
 ) -> Difference:
     if len(kinds) == 1 and not nats and _single(kinds) and _single(baseline):
         return compare_rates(kinds[0][0], baseline[0][0])
-    return clustered_difference(kinds, [scores for scores, _ in baseline])
+    return clustered_difference(kinds, [scores for scores, _ in baseline], shares=not nats)
 
 
 def _share(won: NDArray[np.bool_]) -> Array:

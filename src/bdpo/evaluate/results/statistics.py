@@ -12,7 +12,18 @@ Outcomes and scores come as one array a method, prompts in the same order for ev
     average of several benchmarks' rates         average; of means, and differences: with Parts
     several p values of one table                holm
 
-Every bootstrap here is one: 10,000 resamples with replacement, percentile interval, fixed by rng_seed.
+Every bootstrap here is one: 10,000 resamples with replacement, fixed by rng_seed. The percentile interval of these
+would collapse where all scores are alike (6 of 6, in three seeds), and be too narrow where prompts are few. So
+
+    shares, in [0, 1]   each benchmark has pseudo-prompts among its own, two successes and two failures for a mean, one
+                        gained and one lost for a difference; the interval is the resamples' mean -+ z times their
+                        standard deviation, z = 1.96, within what can be. Of one run these are the intervals of Agresti
+                        & Coull (1998, Am. Stat. 52:119) and of Bonett & Price (2012, J. Educ. Behav. Stat. 37:479).
+                        The value itself is of the prompts alone.
+    other scores        the percentile interval, stretched about the value by t / z sqrt(n / (n - 1)), t Student's of
+                        n - 1 degrees of freedom: of normal scores it is then Student's (Hesterberg 2015, Am. Stat.
+                        69:371, on what the percentile interval lacks). One prompt tells of no spread: -inf to inf.
+
 Prompts are drawn once a resample and taken from every seed of both methods (a paired comparison); with
 several seeds, each method's seeds are drawn as well. Prompts are not drawn anew within each seed: every
 seed answers the same ones, and drawing them apart would count N prompts as S N, an interval up to
@@ -36,6 +47,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from scipy.stats import binomtest
+from scipy.stats import t as student
 
 from bdpo.errors import BdpoError
 from bdpo.evaluate.results.paired import newcombe_paired
@@ -44,6 +56,9 @@ Array = NDArray[np.float64]
 
 RESAMPLES = 10_000
 QUANTILES = (0.025, 0.975)  # of the resampled means: the 95 % percentile interval
+NORMAL = 1.959964  # z, the 97.5 % point
+PSEUDO_SHARES = (1.0, 1.0, 0.0, 0.0)  # scores of the pseudo-prompts of a mean of shares
+PSEUDO_CHANGES = (1.0, -1.0)  # and of a difference of such
 CELLS = 2**20  # numbers held at a time by the bootstrap, so that memory does not grow with the prompts
 
 
@@ -186,34 +201,36 @@ def compare_rates(outcomes: ArrayLike, baseline: ArrayLike) -> Difference:
 
 
 # --- means, of one seed or several --------------------------------------------------------------------
-def mean(scores: ArrayLike, *, parts: Sequence[Part] = (), rng_seed: int = 0) -> Mean:
+def mean(scores: ArrayLike, *, shares: bool = False, parts: Sequence[Part] = (), rng_seed: int = 0) -> Mean:
     """Mean score, e.g. of margins, or the rate of several seeds, with its bootstrap interval.
 
     scores  (N,) of one run, whose interval knows nothing of other seeds, or (S, N) of S seeds
+    shares  whether scores lie in [0, 1], such as outcomes or their means over samples
     parts   benchmarks whose prompts stand side by side: the weighted average of their means, each
             benchmark's prompts drawn apart; none: all prompts are of one
 
-    By hand: seeds of 2/3 and 1/3 have mean 1/2 and std sqrt(2) / 6 = 0.235702. A resample is 1 with
-    probability 1/4 (the first seed twice) * (2/3)^3 = 0.074 at least, more than 2.5 %, and so for 0.
+    By hand: three seeds fail on all of 6 prompts. Of 6 + 4 prompts 2 are successes, 0.2 + 1.96 sqrt(0.2 * 0.8 / 10) =
+    0.448, and the resamples come near it. (Wilson's interval of one seed ends at 0.390.)
 
-    >>> m = mean([[1, 1, 0], [1, 0, 0]])
-    >>> m.value, m.low, m.high, m.n, m.seeds, f"{m.std:.6f}"
-    (0.5, 0.0, 1.0, 3, 2, '0.235702')
+    >>> m = mean(np.zeros((3, 6)), shares=True)
+    >>> m.value, m.low, f"{m.high:.2f}", m.n, m.seeds, m.std
+    (0.0, 0.0, '0.45', 6, 3, 0.0)
     """
     runs = _checked(scores, "scores")
     seeds, n = runs.shape
-    value, low, high = _difference(runs, np.zeros((1, n)), rng_seed, parts)
+    value, low, high = _difference(runs, np.zeros((1, n)), rng_seed, parts, PSEUDO_SHARES if shares else ())
     std = float(_means(runs, _columns(parts, n)).std(ddof=1)) if seeds > 1 else None
     return Mean(value, low, high, n, seeds, std)
 
 
 def compare_means(
-    scores: ArrayLike, baseline: ArrayLike, *, parts: Sequence[Part] = (), rng_seed: int = 0
+    scores: ArrayLike, baseline: ArrayLike, *, shares: bool = False, parts: Sequence[Part] = (), rng_seed: int = 0
 ) -> Difference:
     """Difference of two means on the same prompts, each method with its own one or several seeds.
 
     scores    (N,) or (S, N)
     baseline  (N,) or (R, N), with prompt i the same as in scores; R may differ from S
+    shares    as for `mean`
     parts     as for `mean`
 
     The two methods' seeds are drawn apart: seed 1 of one has nothing in common with seed 1 of the other.
@@ -226,7 +243,7 @@ def compare_means(
     (1.0, 1.0, 1.0, 2, 2, 1)
     """
     ours, theirs = _checked(scores, "scores"), _checked(baseline, "baseline")
-    value, low, high = _difference(ours, theirs, rng_seed, parts)
+    value, low, high = _difference(ours, theirs, rng_seed, parts, PSEUDO_CHANGES if shares else ())
     return Difference(value, low, high, ours.shape[1], seeds=len(ours), baseline_seeds=len(theirs))
 
 
@@ -255,9 +272,9 @@ def holm(p_values: Sequence[float]) -> list[float]:
 
 # --- the bootstrap ------------------------------------------------------------------------------------
 def _difference(
-    scores: Array, baseline: Array, rng_seed: int, parts: Sequence[Part] = ()
+    scores: Array, baseline: Array, rng_seed: int, parts: Sequence[Part], pseudo: Sequence[float]
 ) -> tuple[float, float, float]:
-    """Mean of scores (S, N) less mean of baseline (R, N), and the interval's ends."""
+    """Mean of scores (S, N) less mean of baseline (R, N), and the interval's ends; `pseudo` is added to each part."""
     n = scores.shape[1]
     if baseline.shape[1] != n:
         raise BdpoError(f"A paired comparison takes the same prompts: {n} against {baseline.shape[1]}.")
@@ -266,11 +283,37 @@ def _difference(
     resampled = np.zeros(RESAMPLES)
     for share in np.array_split(resampled, -(-RESAMPLES * n // CELLS)):  # views, filled in place
         by_prompt = _drawn_seeds(scores, len(share), rng) - _drawn_seeds(baseline, len(share), rng)
+        added = np.broadcast_to(np.array(pseudo), (len(share), len(pseudo)))
         for at, weight in columns:
-            prompts = rng.integers(at.start, at.stop, size=(len(share), at.stop - at.start))
-            share += weight * np.take_along_axis(by_prompt, prompts, axis=1).mean(axis=1)
-    low, high = np.quantile(resampled, QUANTILES)
-    return float(_means(scores, columns).mean() - _means(baseline, columns).mean()), float(low), float(high)
+            values = np.concatenate([by_prompt[:, at], added], axis=1)
+            prompts = rng.integers(values.shape[1], size=values.shape)
+            share += weight * np.take_along_axis(values, prompts, axis=1).mean(axis=1)
+    value = float(_means(scores, columns).mean() - _means(baseline, columns).mean())
+    fewest = min(at.stop - at.start for at, _ in columns)
+    return value, *interval(value, resampled, fewest, pseudo)
+
+
+def interval(value: float, resampled: Array, n: int, pseudo: Sequence[float]) -> tuple[float, float]:
+    """The ends of the interval of a value from its resamples; n: prompts, of the part that has the fewest.
+
+    By hand: resamples of -1 and 1 about 0, of 2 prompts: t of one degree of freedom is 12.7062, and the ends are
+    12.7062 / 1.959964 sqrt(2) = 9.1682 away.
+
+    >>> low, high = interval(0.0, np.array([-1.0, 1.0] * 500), 2, ())
+    >>> f"{low:.4f} {high:.4f}"
+    '-9.1682 9.1682'
+    """
+    if pseudo:
+        low, high = np.clip(resampled.mean() + NORMAL * resampled.std() * np.array([-1, 1]), min(pseudo), max(pseudo))
+        return float(low), float(high)
+    if n == 1:
+        return -np.inf, np.inf
+    low, high = value + (np.quantile(resampled, QUANTILES) - value) * _stretch(n)
+    return float(low), float(high)
+
+
+def _stretch(n: int) -> float:
+    return float(student.ppf(QUANTILES[1], n - 1)) / NORMAL * (n / (n - 1)) ** 0.5
 
 
 def _columns(parts: Sequence[Part], n: int) -> list[tuple[slice, float]]:

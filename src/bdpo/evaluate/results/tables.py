@@ -73,7 +73,7 @@ def _numbers(outcomes: Sequence[Outcome]) -> dict[str, Any]:
     without = Counter(outcome.verdict for outcome in outcomes if outcome.score is None)
     verdicts = Counter(outcome.verdict for outcome in outcomes if outcome.verdict)
     plain = all(score in (0, 1) for score in scores) and not any(outcome.sample for outcome in outcomes)
-    found = (rate(int(sum(scores)), len(scores)) if plain else mean(scores)) if scores else None
+    found = (rate(int(sum(scores)), len(scores)) if plain else mean(scores, shares=True)) if scores else None
     return {
         "score": found and found.value,
         "low": found and found.low,
@@ -177,8 +177,8 @@ def comparison_grids(comparison: Comparison) -> list[Grid]:
     notes = [
         "[low, high]: 95 % intervals, Wilson's for rates and their averages, Newcombe's for differences of rates, "
         "bootstrap for the rest. Below each score "
-        f"its difference to {comparison.baseline}, paired on the same prompts; p: McNemar, exact, with Holm's "
-        "correction over the table.",
+        f"its difference to {comparison.baseline}, paired on the same prompts, and the prompts on which the one alone "
+        "(gained) or the other alone (lost) succeeds; p: McNemar, exact, with Holm's correction over the table.",
         *_measures(others),
     ]
     if seeds:
@@ -237,6 +237,8 @@ def _cell(cell: Cell | None, kind: str) -> str:
     if cell.difference is not None:
         d = cell.difference
         lines.append(f"{scale * d.value:+.{digits}f} [{scale * d.low:+.{digits}f}, {scale * d.high:+.{digits}f}]")
+    if cell.gained or cell.lost:
+        lines.append(f"{len(cell.gained)} gained, {len(cell.lost)} lost")
     if cell.p_holm is not None:
         lines.append("p < 0.001" if cell.p_holm < 0.001 else f"p = {cell.p_holm:.3f}")
     return "\n".join(lines)
