@@ -88,7 +88,7 @@ def compare(
         BdpoError: no or incomplete results, runs that differ in prompts, judge or generation settings (the field is
             named), no such baseline, or weights that do not fit.
     """
-    methods = _methods(folders)
+    methods = methods_of(folders)
     baseline = next(iter(methods)) if baseline is None else baseline
     if baseline not in methods:
         raise BdpoError(f"No method '{baseline}' to compare with; there are {', '.join(methods)}.")
@@ -134,7 +134,7 @@ def parse_weights(text: str) -> dict[str, float] | None:
 # --- what is compared ---------------------------------------------------------------------------------------------
 
 
-def _methods(folders: Sequence[str | Path]) -> dict[str, list[Run]]:
+def methods_of(folders: Sequence[str | Path]) -> dict[str, list[Run]]:
     """The runs by name; the same weights under the same name, with the same tasks in two folders, are one run.
 
     Raises:
