@@ -62,6 +62,11 @@ class Told:
         """The keywords of a line that belongs to a series; the legend names it once."""
         return {"gid": self.gid(label)} if label in self.series else {"gid": self.gid(label), "label": label}
 
+    def legend(self, figure: Figure, columns: int) -> None:
+        """The legend of all series, where there are some."""
+        if self.series:
+            figure.legend(loc="outside upper left", ncols=columns)
+
     def line(
         self,
         axes: Any,

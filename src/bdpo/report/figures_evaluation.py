@@ -43,7 +43,7 @@ def trade_off(found: Evaluated) -> Drawn | None:
                 axis.annotate("", end, start, arrowprops={"arrowstyle": "->", "color": INK, "lw": 0.9, "shrinkB": 5})
         axis.set(xlabel="harmless prompts answered [%]", ylabel="harmful prompts refused [%]",
                  xlim=(-2, 102), ylim=(-2, 102))  # fmt: skip
-        figure.legend(loc="outside upper left", ncols=3)
+        told.legend(figure, 3)
     caption = (
         "Up is safer, right is more helpful; the upper right corner is best. Bars are 95 % intervals of each rate; "
         "small points are seeds; arrows lead from the baseline."
@@ -149,7 +149,7 @@ def verdict_bars(found: Evaluated) -> Drawn | None:
             axis.set_yticks(range(len(names)), [words(name, 18) for name in names])
             axis.set_ylim(len(names) - 0.5, -0.5)
             axis.grid(axis="y", visible=False)
-        figure.legend(loc="outside upper left", ncols=4)
+        told.legend(figure, 4)
     caption = "All replies of all seeds. Boxes hold the middle half of the lengths, whiskers reach 1.5 times as far."
     return Drawn("verdicts", "What the replies do", caption, figure, told.marks)
 
@@ -178,7 +178,7 @@ def by_category(found: Evaluated, categories: list[Category]) -> Drawn | None:
             f"{words(category.name, 24)}, {_KIND[category.suite]} (n={category.n})" for category in shown
         ])  # fmt: skip
         axis.set(xlim=(-3, 103), ylim=(len(shown) - 0.5, -0.5), xlabel="successes [% of prompts]")
-        figure.legend(loc="outside upper left", ncols=3)
+        told.legend(figure, 3)
     caption = (
         "Successes: harmful prompts refused, harmless ones answered; first seed of each method. Pale: below "
         f"{_PALE} prompts."

@@ -43,7 +43,7 @@ def comprehension(run: TrainedRun, texts: Mapping[int, str]) -> Drawn | None:
         ends = [f(v for p in few for v in (p.chosen, p.rejected)) for f in (min, max)]
         axis.plot(ends, ends, color=INK, lw=0.8, ls="--")
         axis.set(xlabel="chosen reply [nats/token]", ylabel="rejected reply [nats/token]")
-        figure.legend(loc="outside upper left", ncols=2)
+        told.legend(figure, 2)
     caption = (
         "A point is a training pair: how much its prompt tells the frozen model of each reply. Right of the dashed "
         "line the chosen reply is the better understood one."
@@ -117,7 +117,7 @@ def _loss(runs: Sequence[TrainedRun], colors: Mapping[str, str]) -> Drawn | None
                 told.line(axis, *series(run, key), style, f"{words(run.name, 22)}, {what}",
                           f"{_named(run, runs)}, {what}", ms=3.5, color=colors[run.name])  # fmt: skip
         axis.set(xlabel="optimiser step", ylabel="loss")
-        figure.legend(loc="outside upper left", ncols=2)
+        told.legend(figure, 2)
     caption = "Training values are of the pairs since the last log, before their step's update."
     return Drawn("loss", "Loss", caption, figure, told.marks, OF_LINES, told.rows) if told.rows else None
 
@@ -139,7 +139,7 @@ def _gap(run: TrainedRun, place: int, colors: Mapping[str, str]) -> Drawn | None
                     at, trained = zip(*inside, strict=True)
                     axis.fill_between(at, trained, np.interp(at, held_steps, held), color=SHADE, zorder=0)
             axis.set(xlabel="optimiser step", title=what)
-        figure.legend(loc="outside upper left", ncols=2)
+        told.legend(figure, 2)
     caption = "The shaded gap between training and held-out pairs is the overfitting that the method is about."
     title = f"Training against held out: {words(run.name)}"
     return Drawn(f"gap-{place}", title, caption, figure, told.marks, OF_LINES, told.rows)
@@ -156,7 +156,7 @@ def _log_ratios(runs: Sequence[TrainedRun], colors: Mapping[str, str]) -> Drawn 
         for alarm in sorted(alarms) if told.rows else ():
             axis.axhline(alarm, color=SERIES[5], lw=0.9, ls="--", **told.once(f"alarm ({alarm:g} nats)"))
         axis.set(xlabel="optimiser step", ylabel="log-ratio [nats]")
-        figure.legend(loc="outside upper left", ncols=2)
+        told.legend(figure, 2)
     title = "Log-ratios of chosen and rejected replies"
     caption = "Chosen replies below the alarm's line: the model unlearns the preferred replies too (displacement)."
     return Drawn("log-ratios", title, caption, figure, told.marks, OF_LINES, told.rows) if told.rows else None
@@ -172,7 +172,7 @@ def _terciles(run: TrainedRun, place: int) -> Drawn | None:
                           f"{label}: margin", ms=3.5, color=SERIES[shade])  # fmt: skip
         axis.axhline(0, color=GRID, lw=0.9)
         axis.set(xlabel="optimiser step", ylabel="margin [nats]")
-        figure.legend(loc="outside upper left", ncols=3)
+        told.legend(figure, 3)
     caption = "Low: the rejected reply is understood better; high: the chosen one. The balance is to draw them near."
     title = f"Margins by tercile of imbalance: {words(run.name)}"
     name = f"terciles-{place}"
@@ -192,7 +192,7 @@ def _evaluated(runs: Sequence[TrainedRun], colors: Mapping[str, str]) -> Drawn |
                 told.line(axis, steps, [100 * v for v in values], style, f"{words(run.name, 18)}, {what}",
                           f"{_named(run, runs)}, {what} [%]", color=colors[run.name])  # fmt: skip
         axis.set(xlabel="optimiser step", ylabel="[% of prompts]", ylim=(-2, 102))
-        figure.legend(loc="outside upper left", ncols=2)
+        told.legend(figure, 2)
     caption = "A small named subset, judged by rules: harmful prompts refused, harmless ones answered."
     title = "Evaluation while training"
     return Drawn("while-training", title, caption, figure, told.marks, OF_LINES, told.rows)

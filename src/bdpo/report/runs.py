@@ -19,7 +19,7 @@ from bdpo.score import ScoredData, open_scores
 _ELSEWHERE = "name the folder of a run of `bdpo train`"
 _GO_ON = "run the same `bdpo sweep` again, it goes on where it was"
 SWEEP = "sweep.json"
-_REACHED = {"trained": ("trained", "finished"), "evaluated": ("finished",)}  # states of a sweep's cells
+TRAINED, EVALUATED = ("trained", "finished"), ("finished",)  # states of a sweep's cells
 TEXT = 1500  # characters of a text that are shown
 
 
@@ -105,16 +105,16 @@ def open_runs(folder: Path) -> tuple[list[TrainedRun], list[Path]]:
         return [open_run(folder)], [evaluation] if evaluation.is_dir() else []
     cells = read_json(folder / SWEEP, _GO_ON, study=dict, cells=list)["cells"]
     try:
-        reached = {state: [cell for cell in cells if cell["state"] in of] for state, of in _REACHED.items()}
-        trained = [
-            open_run(folder / cell["folder"], cell["label"]) for cell in reached["trained"] if cell["seed"] is not None
-        ]
-        evaluations = [folder / cell["folder"] / "evaluation" for cell in reached["evaluated"]]
+        there = {cell["name"]: folder / cell["folder"] for cell in cells}
+        trained = [(there[c["name"]], c["label"]) for c in cells if c["state"] in TRAINED and c["seed"] is not None]
+        evaluations = [there[cell["name"]] / "evaluation" for cell in cells if cell["state"] in EVALUATED]
     except (KeyError, TypeError) as error:
         raise BdpoError(f"{folder / SWEEP} is not as bdpo sweep writes it: {_GO_ON}.") from error
     if not trained and not evaluations:
         raise BdpoError(f"{folder} holds no finished cell: {_GO_ON}.")
-    return trained, evaluations
+    chosen = folder / "chosen"  # by --choose: its prompts are others than those that the settings were picked on
+    evaluations = [chosen] if (chosen / "compare.json").exists() else evaluations
+    return [open_run(*cell) for cell in trained], evaluations
 
 
 def open_run(folder: Path, called: str = "") -> TrainedRun:
