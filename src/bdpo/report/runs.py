@@ -1,4 +1,4 @@
-"""A training run as the report reads it: its folder, and the scores that it names."""
+"""A training run as the report reads it: its folder, and the scores that it names; a sweep as its runs."""
 
 from __future__ import annotations
 
@@ -17,6 +17,9 @@ from bdpo.files import read_json
 from bdpo.score import ScoredData, open_scores
 
 _ELSEWHERE = "name the folder of a run of `bdpo train`"
+_GO_ON = "run the same `bdpo sweep` again, it goes on where it was"
+SWEEP = "sweep.json"
+TRAINED, EVALUATED = ("trained", "finished"), ("finished",)  # states of a sweep's cells
 TEXT = 1500  # characters of a text that are shown
 
 
@@ -32,10 +35,11 @@ class TrainedRun:
     held_out: dict[str, list[Any]]  # the columns of heldout.parquet
     scores: ScoredData | None
     absent: str
+    called: str = ""  # by its sweep
 
     @property
     def name(self) -> str:
-        return str(self.record.get("method") or self.folder.name)
+        return self.called or str(self.record.get("method") or self.folder.name)
 
     @property
     def seed(self) -> int:
@@ -90,7 +94,30 @@ class Point:
         return self.chosen - self.rejected
 
 
-def open_run(folder: Path) -> TrainedRun:
+def open_runs(folder: Path) -> tuple[list[TrainedRun], list[Path]]:
+    """What lies in a folder: a run, or the cells of a sweep; and the folders of their evaluations.
+
+    Raises:
+        BdpoError: it is neither, or nothing in it is finished.
+    """
+    if not (folder / SWEEP).exists():
+        evaluation = folder / "evaluation"
+        return [open_run(folder)], [evaluation] if evaluation.is_dir() else []
+    cells = read_json(folder / SWEEP, _GO_ON, study=dict, cells=list)["cells"]
+    try:
+        there = {cell["name"]: folder / cell["folder"] for cell in cells}
+        trained = [(there[c["name"]], c["label"]) for c in cells if c["state"] in TRAINED and c["seed"] is not None]
+        evaluations = [there[cell["name"]] / "evaluation" for cell in cells if cell["state"] in EVALUATED]
+    except (KeyError, TypeError) as error:
+        raise BdpoError(f"{folder / SWEEP} is not as bdpo sweep writes it: {_GO_ON}.") from error
+    if not trained and not evaluations:
+        raise BdpoError(f"{folder} holds no finished cell: {_GO_ON}.")
+    chosen = folder / "chosen"  # by --choose: its prompts are others than those that the settings were picked on
+    evaluations = [chosen] if (chosen / "compare.json").exists() else evaluations
+    return [open_run(*cell) for cell in trained], evaluations
+
+
+def open_run(folder: Path, called: str = "") -> TrainedRun:
     """Read a run's folder.
 
     Raises:
@@ -116,7 +143,7 @@ def open_run(folder: Path) -> TrainedRun:
                 scores, absent = None, f"The scores that {folder} was trained on were replaced by others."
         except BdpoError as error:
             absent = f"The scores that {folder} was trained on cannot be read: {error}"
-    return TrainedRun(folder, recipe or {}, record, metrics["history"], metrics["final"], held, scores, absent)
+    return TrainedRun(folder, recipe or {}, record, metrics["history"], metrics["final"], held, scores, absent, called)
 
 
 def shortened(text: str) -> str:
