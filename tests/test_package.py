@@ -28,7 +28,7 @@ def test_the_wheel_holds_every_file_of_the_package_and_no_other(wheel: zipfile.Z
     tracked = subprocess.run(["git", "ls-files", "src/bdpo"], cwd=ROOT, capture_output=True, check=True, text=True)
     there = {name for name in wheel.namelist() if ".dist-info/" not in name}
     assert there == {name.removeprefix("src/") for name in tracked.stdout.split()}
-    assert "bdpo/py.typed" in there and "bdpo/starter/train.jsonl" in there
+    assert "bdpo/py.typed" in there and "bdpo/starter/train.jsonl" in there and "bdpo/recipes/starter.yaml" in there
 
 
 def test_the_wheel_installs_the_command(wheel: zipfile.ZipFile) -> None:

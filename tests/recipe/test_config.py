@@ -204,7 +204,7 @@ def test_what_training_arguments_refuse_is_one_sentence(tmp_path: Path, train: d
 
 # --- the recipes that ship ----------------------------------------------------------------------------------------
 def test_there_is_a_recipe_for_the_starter_and_for_each_model_of_the_source() -> None:
-    assert {"starter", "qwen2-7b", "mistral-7b", "vicuna-7b"} <= {path.stem for path in RECIPES}
+    assert {"starter", "qwen2-7b", "mistral-7b", "vicuna-7b", "qwen2.5-0.5b"} <= {path.stem for path in RECIPES}
 
 
 @pytest.mark.parametrize("path", RECIPES, ids=lambda path: path.stem)

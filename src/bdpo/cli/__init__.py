@@ -3,6 +3,7 @@
 commands.py  `bdpo`, and the commands of data, scoring, training and merging
 evaluate.py  the commands of stage 3
 sweep.py     many runs at once
+recipe.py    recipes that come with the package
 report.py    the page that shows them
 demo.py      the whole way on the embedded default
 tables.py    what commands print of scores and of training

@@ -17,6 +17,7 @@ from typing import Annotated, Any, Literal, NoReturn
 import typer
 
 from bdpo.cli.evaluate import EPILOG, TrustRemoteCode, evaluate_app
+from bdpo.cli.recipe import STARTER, copied_first, recipe_app
 from bdpo.cli.report import report_app
 from bdpo.cli.sweep import sweep_app
 from bdpo.errors import BdpoError
@@ -35,6 +36,7 @@ app.add_typer(data_app, name="data")
 app.add_typer(evaluate_app)
 app.add_typer(sweep_app)
 app.add_typer(report_app)
+app.add_typer(recipe_app, name="recipe")
 
 _DATA = "starter, a .jsonl/.json/.csv/.parquet file (also .gz), a save_to_disk folder, or a hub name."
 _MODEL = "starter, a model folder, a PEFT adapter folder, a .gguf file, or a hub name."
@@ -54,7 +56,9 @@ Prefer = Annotated[str | None, typer.Option(help="PKU-SafeRLHF only: safety-prot
 Sample = Annotated[int | None, typer.Option(help="PKU-SafeRLHF: draw N pairs of each kind of prompt.")]
 Seed = Annotated[int, typer.Option(help="Seed of every draw.")]
 Strip = Annotated[bool, typer.Option("--strip-control-tokens", help="Strip control tokens found in texts.")]
-Recipe = Annotated[Path | None, typer.Option(help="A recipe (YAML); see recipes/. Left out: the defaults.")]
+Recipe = Annotated[
+    Path | None, typer.Option(help="A recipe (YAML), as of `bdpo recipe list`. Left out: the defaults.")
+]
 Overrides = Annotated[list[str] | None, typer.Option("--set", help="section.key=value, over the recipe; repeatable.")]
 MaxLength = Annotated[int, typer.Option(help="Longest prompt + longer reply, in tokens.")]
 
@@ -210,8 +214,8 @@ def score(
     again = [
         part for override in (*(set_ or []), *given, as_override("score.dir", str(out))) for part in ("--set", override)
     ]
-    next_command = shlex.join(["bdpo", "train", "--config", str(config or "recipes/starter.yaml"), *again])
-    say(console, f"Scores: {out}. Next: {next_command}")
+    next_command = shlex.join(["bdpo", "train", "--config", str(config or STARTER), *again])
+    say(console, f"Scores: {out}. Next: {'' if config else copied_first()}{next_command}")
 
 
 @app.command(epilog=EPILOG)

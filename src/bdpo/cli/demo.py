@@ -9,6 +9,7 @@ from rich.console import Console
 from rich.table import Table
 
 from bdpo import models
+from bdpo.cli.recipe import STARTER, copied_first
 from bdpo.cli.tables import render_metrics, render_summary
 from bdpo.evaluate.evaluation import evaluate, local_models
 from bdpo.evaluate.judges import make_judge
@@ -78,7 +79,7 @@ def run_demo(out: Path, *, pairs: int, console: Console) -> Path:
         "p < 0.05, and the judge of rules needs a word of refusal, which most refusals of the starter data do without: "
         "this shows the way, not a safer model. docs/evaluation.md has the larger evaluation. Next, on your own pairs:"
         "\n  bdpo data check YOUR_PAIRS.jsonl"
-        "\n  bdpo train --config recipes/starter.yaml --set data.train=YOUR_PAIRS.jsonl --out runs/mine"
+        f"\n  {copied_first()}bdpo train --config {STARTER} --set data.train=YOUR_PAIRS.jsonl --out runs/mine"
         f"\nAll of it on one page, for your browser: {out / 'report.html'}",
     )
     return out

@@ -162,7 +162,7 @@ class Recipe(Section):
 _EXPONENT = re.compile(r"[-+]?\d+(\.\d*)?[eE][-+]?\d+")
 
 # what the trainer's config holds and a recipe says in another section than train
-_ELSEWHERE = {option.name: key for key, option in RECIPE_KEYS.items()} | {
+ELSEWHERE = {option.name: key for key, option in RECIPE_KEYS.items()} | {
     "scores_dir": "score.dir",
     "resume_from_checkpoint": "--resume",
 }
@@ -241,7 +241,7 @@ def parse_recipe(content: dict[str, Any], *, where: str = "recipe") -> Recipe:
         train = without_trl(recipe.train)
     except BdpoError as error:
         raise BdpoError(f"{where}: train: {error}") from None
-    checked = {"train": _typed(train, BDPOConfig, f"{where}: train", elsewhere=_ELSEWHERE)}
+    checked = {"train": _typed(train, BDPOConfig, f"{where}: train", elsewhere=ELSEWHERE)}
     if recipe.peft is not None:
         from peft import LoraConfig
 
