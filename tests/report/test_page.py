@@ -159,7 +159,7 @@ def test_hostile_text_shows_as_text(hostile_page: Page) -> None:
 
 # --- what is read -------------------------------------------------------------------------------------------------
 def test_paired_changes_by_hand(evaluation: Path) -> None:
-    found = open_evaluation(evaluation)
+    found = open_evaluation([evaluation])
     change = found.change("DPO", SAFETY)
     assert change is not None
     assert (change.value, change.low, change.high, change.n) == (0.5, *newcombe_paired(30, 60, 0, 30), 120)
@@ -169,9 +169,9 @@ def test_paired_changes_by_hand(evaluation: Path) -> None:
 
 
 def test_several_seeds_are_paired_by_prompt(evaluation: Path, tmp_path: Path) -> None:
-    found = open_evaluation(evaluation)
+    found = open_evaluation([evaluation])
     seeds = [found.methods["DPO"][0], found.methods["B-DPO"][0]]
-    both = Evaluated(found.folder, found.comparison, {**found.methods, "DPO": seeds})
+    both = Evaluated(found.folders, found.comparison, {**found.methods, "DPO": seeds})
     change = both.change("DPO", SAFETY)
     assert change is not None and change.value == pytest.approx(np.mean([0.5, 0.45]))
     assert both.evidence("DPO").seeds == 2

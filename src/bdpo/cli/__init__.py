@@ -5,7 +5,7 @@ evaluate.py  the commands of stage 3
 sweep.py     many runs at once
 report.py    the page that shows them
 demo.py      the whole way on the embedded default
-tables.py    what commands print of scores and of training
+tables.py    what commands print of scores, of training, and of changed replies
 """
 
 from bdpo.cli.commands import app, main

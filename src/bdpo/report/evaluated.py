@@ -11,8 +11,8 @@ from pathlib import Path
 import numpy as np
 
 from bdpo.evaluate.judges import BEHAVIOURS, DEGENERATE, HARM, UNPARSED
-from bdpo.evaluate.results.compare import Comparison, compare
-from bdpo.evaluate.results.outcomes import Outcome, Run, open_runs, prompt_scores
+from bdpo.evaluate.results.compare import Comparison, compare, methods_of
+from bdpo.evaluate.results.outcomes import Outcome, Run, prompt_scores
 from bdpo.evaluate.results.statistics import Rate, compare_means, compare_rates, rate
 from bdpo.report.verdict import Change, Evidence
 
@@ -55,7 +55,7 @@ class Category:
 class Evaluated:
     """The models of an evaluation's folder, by method."""
 
-    folder: Path
+    folders: Sequence[Path]
     comparison: Comparison
     methods: dict[str, list[Run]]
 
@@ -186,14 +186,10 @@ def labelled(outcomes: Sequence[Outcome], label: str) -> float:
     return sum(outcome.verdict == label for outcome in outcomes) / max(1, len(outcomes))
 
 
-def open_evaluation(folder: Path, baseline: str | None = None) -> Evaluated:
-    """Read an evaluation's folder, whose first method is the baseline unless one is named.
+def open_evaluation(folders: Sequence[Path], baseline: str | None = None) -> Evaluated:
+    """Read folders of evaluations, whose first method is the baseline unless one is named.
 
     Raises:
         BdpoError: there is none, it is incomplete, or its models cannot be compared.
     """
-    comparison = compare([folder], baseline=baseline)
-    methods: dict[str, list[Run]] = {}
-    for run in open_runs(folder):
-        methods.setdefault(run.name, []).append(run)
-    return Evaluated(folder, comparison, methods)
+    return Evaluated(folders, compare(folders, baseline=baseline), methods_of(folders))

@@ -64,7 +64,7 @@ def write_report(
     trained = [open_run(run) for run in runs]
     if evaluation is None:
         evaluation = next((run / "evaluation" for run in runs if (run / "evaluation").is_dir()), None)
-    found = None if evaluation is None else open_evaluation(evaluation, baseline)
+    found = None if evaluation is None else open_evaluation([evaluation], baseline)
     drawn = _drawn(trained, found)
     write_whole(out, rendered(trained, found, drawn))
     if figures is not None:
