@@ -3,6 +3,7 @@
 commands.py  `bdpo`, and the commands of data, scoring, training and merging
 evaluate.py  the commands of stage 3
 sweep.py     many runs at once
+runs.py      a line a run
 report.py    the page that shows them
 demo.py      the whole way on the embedded default
 tables.py    what commands print of scores, of training, and of changed replies

@@ -18,6 +18,7 @@ import typer
 
 from bdpo.cli.evaluate import EPILOG, TrustRemoteCode, evaluate_app
 from bdpo.cli.report import report_app
+from bdpo.cli.runs import runs_app
 from bdpo.cli.sweep import sweep_app
 from bdpo.errors import BdpoError
 from bdpo.processes import first_to_say, stoppable, unstoppable
@@ -34,6 +35,7 @@ data_app = typer.Typer(help="Look at preference data before training on it.", no
 app.add_typer(data_app, name="data")
 app.add_typer(evaluate_app)
 app.add_typer(sweep_app)
+app.add_typer(runs_app)
 app.add_typer(report_app)
 
 _DATA = "starter, a .jsonl/.json/.csv/.parquet file (also .gz), a save_to_disk folder, or a hub name."

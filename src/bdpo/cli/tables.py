@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import csv
+import io
 from collections.abc import Sequence
 
 from rich.console import Console
@@ -59,6 +61,13 @@ def render_metrics(metrics: dict[str, float], history: list[dict[str, float]], c
         cells = (trained.get(name), metrics.get(f"eval_{name}"))
         table.add_row(plain(text), *("-" if value is None else f"{value:.3f}" for value in cells))
     console.print(table)
+
+
+def as_csv(rows: Sequence[Sequence[object]]) -> str:
+    """Rows as CSV, the first the heading."""
+    file = io.StringIO()
+    csv.writer(file, lineterminator="\n").writerows(rows)
+    return file.getvalue()
 
 
 def render_flips(flips: Sequence[Flip], baseline: str, console: Console) -> None:

@@ -269,7 +269,7 @@ class _Scores:
         return cells
 
     def flipped(self, name: str, baseline: str) -> tuple[list[str], list[str]]:
-        """Ids of the prompts on which one succeeds (mean over seeds above 1/2) and the other fails (below): which does."""
+        """Ids of the prompts gained and lost, by the mean over seeds: above 1/2 on one side, below on the other."""
         ours, theirs = (np.sign(self.scores[method].mean(axis=0) - 1 / 2) for method in (name, baseline))
         places = np.flatnonzero((ours > 0) & (theirs < 0)), np.flatnonzero((ours < 0) & (theirs > 0))
         gained, lost = ([self.ids[place] for place in side] for side in places)
