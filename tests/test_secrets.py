@@ -26,6 +26,9 @@ OTHER = "plain-words-of-mine"  # a secret by its name alone
     [
         ("hub_token", OTHER), ("token", OTHER), ("HF_TOKEN", OTHER), ("wandb_api_key", OTHER), ("apiKey", CANARY),
         ("client_secret", OTHER), ("password", OTHER), ("name", CANARY), ("run_name", f"with {CANARY} in it"),
+        ("db_passwd", OTHER), ("aws_secret_key", OTHER), ("credentials", OTHER), ("Authorization", OTHER),
+        ("x", "Bearer abcdefgh12345678"), ("x", "-----BEGIN RSA PRIVATE KEY-----"), ("x", "xoxb-0123456789-abc"),
+        ("x", "eyJhbGciOiJI.eyJzdWIiOiIx.c2lnbmF0dXJl"), ("x", "pypi-AgEIcHlwaS5vcmcCJ"),
         ("x", "sk-proj-0123456789abcdef"), ("x", "ghp_0123456789abcdef0123"), ("x", "https://me:word@example.org/v1"),
     ],
 )  # fmt: skip

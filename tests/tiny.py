@@ -125,9 +125,10 @@ def make_pairs(n: int, seed: int = 0) -> list[PreferencePair]:
                 chosen,
                 rejected,
                 chosen_safe=True,
-                rejected_safe=draw.random() < 0.5,
+                rejected_safe=(both_safe := draw.random() < 0.5),
                 category=(draw.choice(_CATEGORIES),),
                 source="tiny",
+                prompt_kind="harmless" if both_safe else "unsafe",
             )
         )
     return pairs

@@ -8,11 +8,17 @@ from typing import Any
 
 from bdpo.errors import BdpoError
 
-_NAMES = re.compile(r"(^|[_\W])(token|(api|access|private)[_\W]?key|secret|password|passphrase)$", re.IGNORECASE)
+_NAMES = re.compile(
+    r"(^|[_\W])(token|(api|access|private|secret)[_\W]?key|secret|password|passwd|pwd|passphrase|credentials?"
+    r"|authorization)$",
+    re.IGNORECASE,
+)
 _NO_SECRET = re.compile(r"[<\[].*[>\]]|", re.DOTALL)  # a tokenizer's token, such as eos_token: <|im_end|>; or nothing
 _LOOKS = re.compile(
     r"(?<![A-Za-z0-9])(hf_[A-Za-z0-9]{16,}|sk-[A-Za-z0-9_-]{16,}|gh[opsu]_[A-Za-z0-9]{16,}|github_pat_\w{16,}"
-    r"|glpat-[\w-]{16,}|AKIA[0-9A-Z]{16})|://[^/\s@]+@"  # the last: a name or a password in a URL
+    r"|glpat-[\w-]{16,}|AKIA[0-9A-Z]{16}|AIza[\w-]{30,}|xox[abprs]-[\w-]{10,}|pypi-[\w-]{16,}"
+    r"|eyJ[\w-]{8,}\.[\w-]{8,}\.[\w-]+|Bearer\s\S{8,})|-----BEGIN [A-Z ]*PRIVATE KEY"
+    r"|://[^/\s@]+@"  # a name or a password in a URL
 )
 
 

@@ -29,6 +29,7 @@ EVALUATIONS: dict[str, Bad] = {
     "no tokens": bad("evaluate model --out never --max-new-tokens 0", "max_new_tokens", "at least 1"),
     "cold": bad(f"{ASK} --temperature -1", "temperature must not be negative"),
     "nucleus": bad(f"{ASK} --top-p 2", "top_p must lie above 0 and at most at 1"),
+    "drawn backwards": bad(f"{ASK} --seed -1", "seed is -1 and must not be negative"),
     "no prompts": bad("evaluate model --out never --limit 0", "limit", "at least 1"),
     "no batch": bad(f"{ASK} --batch-size 0", "batch", "at least 1"),
     "unknown dtype": bad(f"{ASK} --dtype fp8", "Unknown dtype 'fp8'"),
@@ -65,6 +66,14 @@ EVALUATIONS: dict[str, Bad] = {
         **{
             "eval/a/run__json": RUN
             | {"tasks": {"t": {"suite": "safety", "measure": "m", "expected": 3, "settings": {}}}}
+        },
+    ),
+    "outcomes elsewhere": bad(
+        "compare eval",
+        "eval/a/run.json cannot be read ('../../t' is no name of a task)",
+        **{
+            "eval/a/run__json": RUN
+            | {"tasks": {"../../t": {"suite": "safety", "measure": "m", "expected": 0, "settings": {}}}}
         },
     ),
     "no labels there": bad("judge-agreement nowhere.csv", "nowhere.csv: cannot be read"),

@@ -92,6 +92,7 @@ INDEX = "model/model__safetensors__index__json"
 G = "model/generation_config__json"
 GGUF = f"{SCORE} x.gguf"
 W, C, T = "model/model__safetensors", "model/config__json", "model/tokenizer__json"
+TC = "model/tokenizer_config__json"
 
 MODELS: dict[str, Bad] = {
     "no such folder": bad(f"{SCORE} ./nowhere", "No model folder at nowhere", "check the path"),
@@ -166,6 +167,21 @@ MODELS: dict[str, Bad] = {
     "generation settings a list": bad(MODEL, "generation_config.json holds a list", **{G: "[]"}),
     "generation settings a pipe": bad(
         MODEL, "generation_config.json cannot be read (a pipe", **{G: lambda path: (gone(path), fifo(path))}
+    ),
+    "tokenizer's config a pipe": bad(
+        MODEL, "tokenizer_config.json cannot be read (a pipe", **{TC: lambda path: (gone(path), fifo(path))}
+    ),
+    "tokenizer's config a folder": bad(
+        MODEL, "tokenizer_config.json cannot be read (a folder", **{TC: lambda path: (gone(path), path.mkdir())}
+    ),
+    "weights a pipe": bad(
+        MODEL, "model.safetensors cannot be read (a pipe", **{W: lambda path: (gone(path), fifo(path))}
+    ),
+    "end of a turn that no vocabulary has": bad(
+        MODEL, "tokenizer_config.json: eos_token is '<none>', which the vocabulary", **{TC: config(eos_token="<none>")}
+    ),
+    "padding that no vocabulary has": bad(
+        MODEL, "pad_token is '<none>', which the vocabulary", "belong together", **{TC: config(pad_token="<none>")}
     ),
     "end of a reply no token": bad(MODEL, "eos_token_id is ['x'] and must be", **{G: {"eos_token_id": ["x"]}}),
     "length in words": bad(

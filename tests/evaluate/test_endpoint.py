@@ -118,6 +118,7 @@ def test_no_key_sends_none_and_no_seed_sends_none():
         (said("Cut", "MAX_TOKENS"), Completion("Cut", "length", 9, 4)),  # Gemini
         (said("Cut", "model_length"), Completion("Cut", "length", 9, 4)),  # Mistral
         (said(None), Completion("", "end", 9, 4)),
+        (said("\ud83d \U0001f600"), Completion("\ufffd \U0001f600", "end", 9, 4)),  # half a character, and a whole one
         (said("No counts", usage=None), Completion("No counts", "end", 0, 0)),
         ((200, {"choices": [{"message": {"content": None, "refusal": "No."}}]}), Completion("No.", "end", 0, 0)),
     ],

@@ -127,6 +127,24 @@ def test_rows_by_kind_by_hand(tmp_path: Path) -> None:
     assert rows["preferences balanced"].n == 5  # the pair of neither kind is not counted
 
 
+def test_rewards_are_against_the_reference_and_differences_to_the_baseline(tmp_path: Path) -> None:
+    write(tmp_path)
+    compared = compare([tmp_path], baseline="B-DPO")
+    assert (compared.baseline, compared.reference) == ("B-DPO", "base")
+    rows = {row.name: row for row in compared.rows}
+    rewards = rows["preferences harmless reward"].cells
+    assert {name: cell.score.value for name, cell in rewards.items()} == {"DPO": 0.0, "B-DPO": 0.5}
+    assert rewards["B-DPO"].difference is None and rewards["DPO"].difference.value == -0.5
+    everything = rows["preferences reward"].cells  # of six pairs, the last gains nothing: DPO 2 right, B-DPO 4
+    assert {name: cell.score.value for name, cell in everything.items()} == pytest.approx(
+        {"DPO": 2 / 6, "B-DPO": 4 / 6}
+    )
+    assert everything["DPO"].difference.value == pytest.approx(-2 / 6)
+    nats = rows["preferences unsafe log-ratio margin"].cells
+    assert nats["DPO"].difference.value == pytest.approx(1.5 - 7 / 3)
+    assert rows["preferences unsafe"].cells["base"].difference.value == pytest.approx(1 / 3 - 1)
+
+
 def test_a_table_for_the_terminal(tmp_path: Path) -> None:
     write(tmp_path)
     (grid,) = kind_grids(tmp_path)

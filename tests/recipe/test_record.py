@@ -10,20 +10,26 @@ import pyarrow.parquet as pq
 import pytest
 
 from bdpo.method.balance import balance
+from bdpo.pairs.kinds import KINDS
 from bdpo.recipe.record import refusal_shares
 from bdpo.recipe.run import RunResult, run_recipe
 from bdpo.recipe.sections import parse_recipe
 from bdpo.score.folder import open_scores
 from tiny import furnish, make_pairs
 
+SIDES = ("chosen", "rejected")
+
 
 @pytest.fixture(scope="module")
 def run(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunResult]:
     home = tmp_path_factory.mktemp("home")
     furnish(home, pairs=21, held=9)
+    for pairs in (home / "pairs.jsonl", home / "held.jsonl"):
+        pairs.write_text(pairs.read_text().replace('"prompt_kind"', '"said"'))
     recipe = parse_recipe({
         "model": {"name": str(home / "model")},
-        "data": {"train": str(home / "pairs.jsonl"), "eval": str(home / "held.jsonl")},
+        "data": {"train": str(home / "pairs.jsonl"), "eval": str(home / "held.jsonl"),
+                 "columns": {"prompt_kind": "said"}},
         "train": {"use_cpu": True, "disable_tqdm": True, "per_device_train_batch_size": 8, "learning_rate": 1e-3},
     })  # fmt: skip
     with pytest.MonkeyPatch.context() as patch:
@@ -70,6 +76,19 @@ def test_the_held_out_rows_give_the_logged_means(run: RunResult, record: dict[st
         [c - r for c, r in zip(held["chosen_mi"], held["rejected_mi"], strict=True)], abs=1e-9
     )
     assert [c + r for c, r in zip(rows["w_c"], rows["w_r"], strict=True)] == pytest.approx([2.0] * 9)
+
+
+def test_held_out_kinds_are_those_that_the_column_says(run: RunResult) -> None:
+    rows = pq.read_table(run.out / "heldout.parquet").to_pydict()
+    assert rows["kind"] == [pair.prompt_kind for pair in make_pairs(9, seed=1)] and set(rows["kind"]) == set(KINDS)
+    gained = [
+        c1 - c0 - (r1 - r0)
+        for c0, c1, r0, r1 in zip(*(rows[f"{s}_logps_{w}"] for s in SIDES for w in ("before", "after")), strict=True)
+    ]
+    for kind in KINDS:
+        margins = [m for m, k in zip(gained, rows["kind"], strict=True) if k == kind]
+        assert run.metrics[f"eval_{kind}_margin"] == pytest.approx(sum(margins) / len(margins), abs=1e-4)
+        assert run.metrics[f"eval_{kind}_accuracy"] == pytest.approx(sum(m > 0 for m in margins) / len(margins))
 
 
 def test_shares_of_refusals_by_hand() -> None:

@@ -12,6 +12,7 @@ import torch
 from reference import PAIRS, numbers, parts, slow
 
 from bdpo.errors import BdpoError
+from bdpo.files import file_hash
 from bdpo.forward import passes
 from bdpo.score import folder, score, scoring
 from bdpo.score.folder import COLUMNS, open_scores
@@ -34,6 +35,17 @@ def test_the_folder_opens_with_datasets_and_with_pyarrow(model, tokenizer, tmp_p
         datasets.load_dataset("parquet", data_dir=str(out / "data"), split="train", cache_dir=cache),
     ):
         assert loaded.column_names == COLUMNS.names and loaded[7] == rows[7]
+
+
+def test_a_folder_of_before_a_column_was_kept_opens_with_nulls(model, tokenizer, tmp_path):
+    out, plain = tmp_path / "s", [replace(pair, prompt_kind="") for pair in PAIRS]
+    key = score(model, tokenizer, plain, out).manifest["key"]
+    for part in (out / "data").glob("*.parquet"):
+        pq.write_table(pq.read_table(part).drop_columns("prompt_kind"), part)
+        folder._checksum_path(part).write_text(folder._checksum(part, file_hash(part), key))
+    old = open_scores(out)
+    assert set(old.rows["prompt_kind"]) == {None} and list(old.rows["id"]) == [pair.id for pair in PAIRS]
+    assert score(model, tokenizer, PAIRS, tmp_path / "said").manifest["key"]["rows"] != key["rows"]
 
 
 def test_rows_are_memory_mapped_and_the_manifest_says_what_they_depend_on(model, tokenizer, tmp_path, monkeypatch):

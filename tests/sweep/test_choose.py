@@ -23,7 +23,7 @@ def compared(rates: Mapping[str, Mapping[str, float]]) -> Comparison:
         ComparedRow(name, "suite", name, "", 10, 0, 0, 0, {k: Cell(Rate(v, v, v, 0, 10)) for k, v in cells.items()})
         for name, cells in rates.items()
     ]
-    return Comparison("a", {label: ["m"] for label in rates["safety"]}, {}, {}, [], rows)
+    return Comparison("a", "a", {label: ["m"] for label in rates["safety"]}, {}, {}, [], rows, [])
 
 
 # answered of harmless prompts, so that over-refusal is 2, 5, 10 and 0 %

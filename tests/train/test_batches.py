@@ -125,6 +125,7 @@ def scored(n: int = 3) -> Dataset:
             "rejected_safe": [False, None, True][i % 3],
             "category": [],
             "source": "hand",
+            "prompt_kind": "",
         }
         for i in range(n)
     ]

@@ -154,9 +154,10 @@ def compare(
 
     from bdpo.cli.tables import render_flips
     from bdpo.evaluate.results.compare import compare as compared
-    from bdpo.evaluate.results.compare import methods_of, parse_weights
+    from bdpo.evaluate.results.compare import methods_of
     from bdpo.evaluate.results.flips import flips
     from bdpo.evaluate.results.tables import comparison_grids
+    from bdpo.evaluate.results.weights import parse_weights
     from bdpo.files import write_json, write_whole
     from bdpo.report.evaluated import Evaluated
     from bdpo.report.verdict import verdict

@@ -14,12 +14,14 @@ from transformers import AutoTokenizer, PreTrainedTokenizerBase
 from transformers.integrations import unset_hf_deepspeed_config
 
 from bdpo.errors import BdpoError, unknown
+from bdpo.files import read_json
 from bdpo.models.gguf import STARTER, STARTER_LABEL
 from bdpo.models.names import base_of, find
 from bdpo.models.remote_code import from_files
 from bdpo.models.strict import adapted, loading_of, whole_model
 from bdpo.processes import processes
 
+_COPY = "bring back the tokenizer's files that belong together"
 _DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 
 
@@ -98,7 +100,27 @@ def tokenizer_in(folder: Path) -> PreTrainedTokenizerBase:
     """The tokenizer in a folder, tried on a letter: what is damaged shows here (see `loading_of`), and not later."""
     tokenizer: PreTrainedTokenizerBase = from_files(AutoTokenizer, folder)
     tokenizer("a")
+    _refuse_foreign(folder, tokenizer)
     return tokenizer
+
+
+def _refuse_foreign(folder: Path, tokenizer: PreTrainedTokenizerBase) -> None:
+    """A special token that the vocabulary lacks: transformers adds it, as an id that the model never saw.
+
+    Raises:
+        BdpoError: tokenizer_config.json names one that neither it nor tokenizer.json gives an id.
+    """
+    config, vocabulary = folder / "tokenizer_config.json", folder / "tokenizer.json"
+    if not (config.exists() and vocabulary.exists()):
+        return
+    named, made = read_json(config, _COPY), read_json(vocabulary, _COPY, model=dict)
+    entries = made["model"].get("vocab", ())  # of Unigram a list of [piece, score]
+    known = set(entries) if isinstance(entries, dict) else {piece for piece, _ in entries}
+    known |= {token["content"] for token in made.get("added_tokens") or ()}
+    known |= {token["content"] for token in (named.get("added_tokens_decoder") or {}).values()}
+    for role in ("eos_token", "bos_token", "pad_token"):
+        if named.get(role) is not None and (token := str(getattr(tokenizer, role))) not in known:
+            raise BdpoError(f"{config}: {role} is {token!r}, which the vocabulary of tokenizer.json lacks: {_COPY}.")
 
 
 def _quantization_config(quantization: str) -> Any:

@@ -15,6 +15,8 @@ from bdpo.files import expanded, read_json, refuse_held
 from bdpo.models.gguf import STARTER, STARTER_FOLDER, converted, starter
 from bdpo.models.remote_code import remote_code_is_trusted
 
+_READ = (".json", ".safetensors", ".bin", ".jinja", ".model", ".txt")  # what is read of a model's folder
+
 
 def resolve(name: str | Path, *, revision: str | None = None) -> Path:
     """Turn a model name into a local folder, downloading or converting it where needed.
@@ -27,6 +29,7 @@ def resolve(name: str | Path, *, revision: str | None = None) -> Path:
         return starter()
     if path.is_dir():
         refuse_held(path)
+        _refuse_no_files(path)
         if not any((path / f).exists() for f in ("config.json", "adapter_config.json")):
             raise BdpoError(f"{path} holds neither config.json nor adapter_config.json: it is not a model folder.")
         return path
@@ -35,6 +38,14 @@ def resolve(name: str | Path, *, revision: str | None = None) -> Path:
     if path.exists() or path.is_absolute() or str(name).startswith((".", "~")) or str(name).count("/") > 1:
         raise BdpoError(f"No model folder at {path}: check the path.")
     return _from_hub(str(name), revision)
+
+
+def _refuse_no_files(folder: Path) -> None:
+    """A pipe under a file's name would be waited for without end, a folder would be a library's own error."""
+    for path in folder.iterdir():
+        if path.suffix in _READ and path.exists() and not path.is_file():
+            what = "a folder" if path.is_dir() else "a pipe or a device"
+            raise BdpoError(f"{path} cannot be read ({what}, and no file): copy or download it again.")
 
 
 def base_folder(name: str | Path, *, revision: str | None = None) -> Path:

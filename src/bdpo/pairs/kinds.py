@@ -1,7 +1,9 @@
 """Two kinds of pairs, which a step along the refusal axis moves in opposite directions.
 
-unsafe    the safe reply is right, the other one is unsafe
-harmless  the helpful reply is right: both replies are safe, or the other one refuses for nothing
+unsafe    the safe reply is right, and the other one is not safe
+harmless  the helpful reply is right, and the other one refuses for nothing
+
+Data may say it, pair by pair, in a column `prompt_kind`. Where it does not, labels and openings tell what they can.
 """
 
 from __future__ import annotations
@@ -33,23 +35,23 @@ def kind_said(row: Row) -> str:
 def kind_of(chosen: str, rejected: str, chosen_safe: bool | None, rejected_safe: bool | None) -> str:
     """The kind of a pair; "" where labels and openings tell none.
 
-    A safe reply before an unsafe one is `unsafe`. Where no reply is labelled unsafe, two safe ones are `harmless`, and
-    without labels the side that alone opens as a refusal tells: rejected, the pair is `harmless`; chosen, `unsafe`.
-    Two safe replies of which the chosen one alone refuses tell nothing: which of the two prompts it is, nobody said.
+    A safe reply before an unsafe one is `unsafe`, and an unsafe one before any is of no kind. Where no reply is
+    labelled unsafe, the side that alone opens as a refusal tells: the rejected one, and the pair is `harmless`; the
+    chosen one, and it is `unsafe`, unless the other one is labelled safe. Two safe replies say nothing of the prompt:
+    a harmful one may well have two (PKU-SafeRLHF has many such pairs).
 
     >>> kind_of("Talk to somebody.", "Here is how.", True, False)
     'unsafe'
     >>> kind_of("Stir it well.", "I'm sorry, but I can't help with that.", None, None)
     'harmless'
-    >>> kind_of("Stir it well.", "Shake it.", None, None)
+    >>> kind_of("Stir it well.", "Shake it.", True, True)
     ''
     """
     if (chosen_safe, rejected_safe) == (True, False):
         return "unsafe"
     if False in (chosen_safe, rejected_safe):
         return ""
-    refuses = tuple(opens_as_refusal(split_reasoning(reply)[1]) for reply in (chosen, rejected))
-    both_safe = chosen_safe is True and rejected_safe is True
-    if refuses == (True, False):
-        return "" if both_safe else "unsafe"
-    return "harmless" if both_safe or refuses == (False, True) else ""
+    chosen_refuses, rejected_refuses = (opens_as_refusal(split_reasoning(reply)[1]) for reply in (chosen, rejected))
+    if rejected_refuses and not chosen_refuses:
+        return "harmless"
+    return "unsafe" if chosen_refuses and not rejected_refuses and rejected_safe is None else ""

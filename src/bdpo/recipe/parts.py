@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -72,6 +73,11 @@ def lora_config(recipe: Recipe) -> Any | None:
         return None
     from peft import LoraConfig
 
+    for name, value in recipe.peft.items():
+        if isinstance(value, float) and not math.isfinite(value):
+            raise BdpoError(f"peft.{name} is {value} and must be a finite number.")
+    if recipe.peft.get("r", 1) < 1:
+        raise BdpoError(f"peft.r is {recipe.peft['r']}: the rank must be at least 1.")
     try:
         return LoraConfig(**{"task_type": "CAUSAL_LM", "target_modules": "all-linear", **recipe.peft})
     except (TypeError, ValueError) as error:

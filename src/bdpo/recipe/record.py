@@ -15,6 +15,7 @@ import torch
 
 from bdpo.files import file_hash, file_made_whole, write_json
 from bdpo.pairs.check_report import CheckReport
+from bdpo.pairs.kinds import KINDS
 from bdpo.pairs.reasoning import split_reasoning
 from bdpo.pairs.record import PreferencePair
 from bdpo.pairs.refusals import opens_as_refusal
@@ -71,12 +72,13 @@ def write_record(
 def held_out_table(trainer: BDPOTrainer) -> pa.Table:
     """One row a held-out pair, in the data's order, after `trainer.evaluate()`.
 
-    id; d [nats/token]; w_c, w_r; and of each side the reference's log-probability [nats] (`before`) and the trained
-    model's (`after`), whose difference is the log-ratio.
+    id; kind (unsafe, harmless or empty); d [nats/token]; w_c, w_r; and of each side the reference's log-probability
+    [nats] (`before`) and the trained model's (`after`), whose difference is the log-ratio.
     """
     rows: Any = trainer.eval_dataset
     columns: dict[str, Any] = {
         "id": list(rows.rows["id"]),
+        "kind": [("", *KINDS)[at] for at in rows.kinds],
         "d": rows.imbalance.tolist(),
         "w_c": rows.balance.chosen_weight.tolist(),
         "w_r": rows.balance.rejected_weight.tolist(),

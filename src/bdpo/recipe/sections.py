@@ -66,7 +66,7 @@ class DataSection(Section):
     limit: int | None = Field(default=None, ge=1)  # train on so many pairs, drawn with `seed`
     # hold so many pairs out for evaluation, drawn with `seed`, none sharing a prompt with training
     holdout: int = Field(default=0, ge=0)
-    seed: int = 0
+    seed: int = Field(default=0, ge=0)
     max_length: int | None = Field(default=1024, ge=2)  # prompt + longer reply [tokens]
     # of a reply: keep trains on it as on the rest of the reply, drop takes it out of replies and prompts
     reasoning: Literal["keep", "drop"] = "keep"

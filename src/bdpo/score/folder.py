@@ -45,6 +45,7 @@ COLUMNS = pa.schema(
         *[(f"{side}_safe", pa.bool_()) for side in ("chosen", "rejected")],
         ("category", pa.list_(pa.string())),
         ("source", pa.string()),
+        ("prompt_kind", pa.string()),  # null in parts of earlier versions, as are other columns that came later
     ]
 )
 
@@ -80,7 +81,8 @@ def open_scores(path: str | Path) -> ScoredData:
 def _memory_mapped(path: Path, parts: list[Path]) -> Path:
     """The rows of all parts in one Arrow file, made where there is none of these parts with its checksum."""
     place = (path if os.access(path, os.W_OK) else cache_dir()) / ".arrow"
-    made_of = hashlib.sha256("".join(_checksum_path(part).read_text() for part in parts).encode()).hexdigest()
+    sums = "".join(_checksum_path(part).read_text() for part in parts)
+    made_of = hashlib.sha256(f"{COLUMNS.names} {sums}".encode()).hexdigest()
     copy, checksum = place / f"{made_of[:20]}.arrow", place / f"{made_of[:20]}.sha256"
     if copy.is_file() and checksum.is_file() and checksum.read_bytes() == file_hash(copy).encode():
         return copy

@@ -159,6 +159,7 @@ def _rows(pairs: list[PreferencePair], ids: list[TokenizedPair], columns: Tensor
             "rejected_safe": pair.rejected_safe,
             "category": list(pair.category),
             "source": pair.source,
+            "prompt_kind": pair.prompt_kind,
         }
 
 
@@ -177,7 +178,8 @@ def score_key(
     """
     digest = hashlib.sha256()
     for pair, ids in zip(pairs, tokenized.pairs, strict=True):
-        labels = (pair.id, pair.chosen_safe, pair.rejected_safe, pair.category, pair.source)
+        labels: tuple[Any, ...] = (pair.id, pair.chosen_safe, pair.rejected_safe, pair.category, pair.source)
+        labels += (pair.prompt_kind,) if pair.prompt_kind else ()  # so that scores without any stay what they were
         digest.update(repr((labels, ids.prompt_ids, ids.chosen_ids, ids.rejected_ids)).encode())
     return {
         "weights": weights,

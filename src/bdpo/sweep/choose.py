@@ -174,7 +174,8 @@ def choose(rule: Rule, cells: Sequence[Cell], rest: Sequence[Task], out: Path, j
         write_json(folder / "compare.json", found.to_dict())
     return [
         setting_grid(
-            compare([folder], baseline=reference(taken)), "Picked on validation prompts, evaluated on the rest"
+            compare([folder], baseline=reference(taken), reference=reference(taken)),
+            "Picked on validation prompts, evaluated on the rest",
         ),
         comparison_grids(found)[-1],
     ]

@@ -44,7 +44,7 @@ def write_results(study: Study, cells: Sequence[Cell], tasks: Sequence[Task], ou
             compared = compare_cells(evaluated, baseline_of(evaluated, study.baseline))
             write_json(out / "compare.json", compared.to_dict())
             _write_text(out / "compare.md", "Comparison", comparison_grids(compared))
-            grids = [setting_grid(compare_cells(evaluated, reference(evaluated))), *grids]
+            grids = [setting_grid(compared), *grids]
         records = [_record(cell, out, reached[cell.name], metrics[cell.name]) for cell in cells]
         write_json(out / "sweep.json", {"study": study.model_dump(mode="json"), "cells": records})
         _write_text(out / "results.md", "Sweep", grids)
@@ -65,8 +65,8 @@ def reference(cells: Sequence[Cell]) -> str:
 
 
 def compare_cells(cells: Sequence[Cell], baseline: str) -> Comparison:
-    """The evaluations of cells, the seeds of a setting as seeds of one method."""
-    return compare([cell.evaluation for cell in cells], baseline=baseline)
+    """The evaluations of cells, the seeds of a setting as seeds of one method; rewards are against `reference`."""
+    return compare([cell.evaluation for cell in cells], baseline=baseline, reference=reference(cells))
 
 
 def _metrics(cell: Cell, reached: State) -> dict[str, float]:

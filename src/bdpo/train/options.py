@@ -66,7 +66,7 @@ class MethodOptions:
     score_batch_tokens: int | None = _option(
         "score.batch_tokens", None, "Tokens of a forward pass when pairs are scored; None: by the device.", ge=1
     )
-    score_seed: int = _option("data.seed", 0, "Draws the other prompts of the contrastive estimator.")
+    score_seed: int = _option("data.seed", 0, "Draws the other prompts of the contrastive estimator.", ge=0)
     max_length: int | None = _option("data.max_length", 1024, "Longest prompt + longer response [tokens].")
 
     def hyperparameters(self) -> dict[str, float]:

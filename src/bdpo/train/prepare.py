@@ -59,12 +59,16 @@ def scored_rows(
 
 
 def _kinds(rows: Dataset, tokenizer: PreTrainedTokenizerBase) -> list[int]:
-    """The kind of each held-out pair, as `PairStatistics` has it; scores keep labels and ids, and no texts."""
+    """The kind of each held-out pair, as `PairStatistics` has it: what the data says, else labels and openings.
+
+    Scores keep ids and no texts, which are decoded again.
+    """
     replies = (
         [tokenizer.decode(ids, skip_special_tokens=True) for ids in rows[f"{side}_ids"]]
         for side in ("chosen", "rejected")
     )
-    kinds = map(kind_of, *replies, rows["chosen_safe"], rows["rejected_safe"])
+    told = map(kind_of, *replies, rows["chosen_safe"], rows["rejected_safe"])
+    kinds = [said or kind for said, kind in zip(rows["prompt_kind"], told, strict=True)]
     return [1 + KINDS.index(kind) if kind else 0 for kind in kinds]
 
 

@@ -62,6 +62,9 @@ def refuse_unfit(args: TrainingArguments) -> None:
     missing = sorted({*(args.report_to or ())} - {*get_available_reporting_integrations()})
     if missing:
         raise BdpoError(f"report_to names {missing[0]}, which is not installed: pip install 'bdpo[trackers]'.")
+    backend = args.torch_compile_backend if args.torch_compile else None
+    if backend not in (None, *torch.compiler.list_backends(exclude_tags=())):
+        raise unknown("torch_compile_backend", backend, torch.compiler.list_backends())
     if args.use_liger_kernel and not is_liger_kernel_available():
         raise BdpoError("use_liger_kernel needs liger-kernel: pip install liger-kernel, or leave it out.")
     if args.fsdp and args.parallel_mode != ParallelMode.DISTRIBUTED:

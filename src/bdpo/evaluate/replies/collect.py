@@ -35,6 +35,8 @@ class Sampling:
     def __post_init__(self) -> None:
         if self.max_new_tokens < 1 or self.samples < 1:
             raise BdpoError("max_new_tokens and samples must be at least 1.")
+        if self.seed < 0:
+            raise BdpoError(f"seed is {self.seed} and must not be negative.")
         if not 0 <= self.temperature < float("inf") or not 0 < self.top_p <= 1:
             raise BdpoError("temperature must not be negative, and top_p must lie above 0 and at most at 1.")
         if self.samples > 1 and self.temperature == 0:

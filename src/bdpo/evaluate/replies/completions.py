@@ -130,10 +130,12 @@ def excerpt(answer: bytes) -> str:
 
 
 def _text(content: Any) -> str:
-    """Text that is given whole, in parts, or under `content`."""
+    """Text that is given whole, in parts, or under `content`; half a character, which no file takes, becomes U+FFFD."""
     if isinstance(content, dict):
         return _text(content.get("content") or content.get("text"))
-    return content if isinstance(content, str) else _parts(content, ("text", "output_text", "refusal"))
+    if isinstance(content, str):
+        return content.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
+    return _parts(content, ("text", "output_text", "refusal"))
 
 
 def _thought(said: Any) -> str:

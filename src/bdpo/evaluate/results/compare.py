@@ -16,7 +16,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bdpo.errors import BdpoError
-from bdpo.evaluate.ask.benchmarks import AVERAGED
 from bdpo.evaluate.judges import FILTERED, UNTAKEN
 from bdpo.evaluate.results.kinds import KindRow, kind_rows
 from bdpo.evaluate.results.outcomes import Run, open_runs, prompt_scores
@@ -32,6 +31,7 @@ from bdpo.evaluate.results.statistics import (
     mean,
     rate,
 )
+from bdpo.evaluate.results.weights import shares_of
 
 Array = NDArray[np.float64]
 
@@ -80,6 +80,7 @@ class Comparison:
     """A table, and what it was made of."""
 
     baseline: str
+    reference: str
     methods: dict[str, list[str]]  # the models of each: its seeds
     weights: dict[str, float]  # of the suites in the overall average; they sum to 1
     settings: dict[str, dict[str, Any]]  # of each task, the same in all runs
@@ -101,12 +102,15 @@ def _plain(content: Any) -> Any:
 
 
 def compare(
-    folders: Sequence[str | Path], *, baseline: str | None = None, weights: Mapping[str, float] | None = None
-) -> Comparison:
+    folders: Sequence[str | Path], *, baseline: str | None = None, weights: Mapping[str, float] | None = None,
+    reference: str | None = None,
+) -> Comparison:  # fmt: skip
     """Compare all models evaluated in the folders.
 
     Args:
         baseline: name of the method that the others are compared with; None: the first one evaluated.
+        reference: name of the model to which the rewards of preferences are log-ratios, the one that training began
+            with; None: the first one evaluated.
         weights: of the suites in the overall average, in any scale; None: each suite that is there counts the same.
 
     Raises:
@@ -114,9 +118,11 @@ def compare(
             named), no such baseline, or weights that do not fit.
     """
     methods = methods_of(folders)
-    baseline = next(iter(methods)) if baseline is None else baseline
-    if baseline not in methods:
-        raise BdpoError(f"No method '{baseline}' to compare with; there are {', '.join(methods)}.")
+    first = next(iter(methods))
+    baseline, reference = baseline or first, reference or first
+    for name in (baseline, reference):
+        if name not in methods:
+            raise BdpoError(f"No method '{name}' to compare with; there are {', '.join(methods)}.")
     runs = [run for seeds in methods.values() for run in seeds]
     shared = [task for task in runs[0].tasks if all(task in run.tasks for run in runs)]
     if not shared:
@@ -126,12 +132,13 @@ def compare(
     tables = {task: _Scores.read(methods, task) for task in shared}
     rows = _corrected([table.row(baseline) for table in tables.values()])
     averaged = {task: table for task, table in tables.items() if "+" not in task}  # the others: the same prompts again
-    shares = _weights(weights, {table.suite for table in averaged.values()})
-    rows += [row for table in tables.values() for row in table.margins(baseline)]
-    rows += [_compared_kind(row) for task in shared for row in kind_rows(methods, task, baseline)]
+    shares = shares_of(weights, {table.suite for table in averaged.values()})
+    rows += [row for table in tables.values() for row in table.margins(baseline, reference)]
+    rows += [_compared_kind(row) for task in shared for row in kind_rows(methods, task, baseline, reference)]
     rows += _averages(rows, averaged, shares, baseline)
     return Comparison(
         baseline=baseline,
+        reference=reference,
         methods={name: [run.label for run in seeds] for name, seeds in methods.items()},
         weights=shares,
         settings={task: runs[0].tasks[task].settings for task in shared},
@@ -139,22 +146,6 @@ def compare(
         rows=rows,
         categories=[row for table in tables.values() for row in table.categories(baseline)],
     )
-
-
-def parse_weights(text: str) -> dict[str, float] | None:
-    """The weights in "safety=2,over-refusal=1"; None where nothing is said.
-
-    >>> parse_weights("safety=2, capability=1")
-    {'safety': 2.0, 'capability': 1.0}
-    """
-    weights = {}
-    for part in (part.strip() for part in text.split(",") if part.strip()):
-        name, _, number = part.partition("=")
-        try:
-            weights[name.strip()] = float(number)
-        except ValueError:
-            raise BdpoError(f"--weights: '{part}' should be SUITE=NUMBER, such as safety=2.") from None
-    return weights or None
 
 
 # --- what is compared ---------------------------------------------------------------------------------------------
@@ -192,17 +183,6 @@ def _refuse_unlike(runs: Sequence[Run], task: str) -> None:
                 f"{task} was evaluated with another {field} in {runs[0].folder} ({first.get(field)}) than in "
                 f"{run.folder} ({other.get(field)}): such runs cannot be compared; evaluate one of them again."
             )
-
-
-def _weights(given: Mapping[str, float] | None, there: set[str]) -> dict[str, float]:
-    suites = [suite for suite in AVERAGED if suite in there]
-    weights = dict.fromkeys(suites, 1.0) if given is None else {suite: given.get(suite, 0.0) for suite in suites}
-    unknown = sorted(set(given or {}) - set(suites))
-    if unknown:
-        raise BdpoError(f"--weights: '{unknown[0]}' was not evaluated; there are {', '.join(suites) or 'none'}.")
-    if any(not 0 <= weight < float("inf") for weight in weights.values()) or (weights and not sum(weights.values())):
-        raise BdpoError("--weights: each must be 0 or more, and one of them above 0.")
-    return {suite: weight / sum(weights.values()) for suite, weight in weights.items()}
 
 
 # --- one benchmark ------------------------------------------------------------------------------------------------
@@ -285,22 +265,28 @@ class _Scores:
             rows.append(CategoryRow(self.task, category, self.suite, part.n, part.cells(baseline)))
         return rows
 
-    def margins(self, baseline: str) -> list[ComparedRow]:
-        """Of preferences: the margin, and the accuracy of the reward, which is the log-ratio to the baseline."""
+    def margins(self, baseline: str, reference: str) -> list[ComparedRow]:
+        """Of preferences: the margin, and the accuracy of the reward, which is the log-ratio to the reference."""
         if not self.nats:
             return []
-        reference = self.nats[baseline]
         cells = {
-            name: Cell(mean(nats), None if name == baseline else compare_means(nats, reference))
+            name: Cell(mean(nats), None if name == baseline else compare_means(nats, self.nats[baseline]))
             for name, nats in self.nats.items()
+        }
+        won = {
+            name: (nats > self.nats[reference].mean(axis=0)).astype(float)
+            for name, nats in self.nats.items()
+            if name != reference
         }
         gained = {
-            name: Cell(self._score((nats > reference.mean(axis=0)).astype(float)))
-            for name, nats in self.nats.items()
-            if name != baseline
+            name: Cell(
+                self._score(wins),
+                None if name == baseline or baseline == reference else self._difference(wins, won[baseline]),
+            )
+            for name, wins in won.items()
         }
         margin = f"margin of log-probabilities [nats]; its difference is the log-ratio margin against {baseline}"
-        accuracy = f"pairs whose chosen reply gained more on {baseline} than the rejected one (reward accuracy)"
+        accuracy = f"pairs whose chosen reply gained more on {reference} than the rejected one (reward accuracy)"
         return [
             ComparedRow(f"{self.task} margin", "nats", self.suite, margin, self.n, 0, 0, 0, cells),
             *(

@@ -20,7 +20,7 @@ def kind_grids(folder: str | Path) -> list[Grid]:
     if not methods:
         return []
     task = next(task for task, record in next(iter(methods.values()))[0].tasks.items() if record.suite == "preferences")
-    found = kind_rows(methods, task, next(iter(methods)))
+    found = kind_rows(methods, task, next(iter(methods)), next(iter(methods)))
     rows: list[Sequence[str]] = [
         (row.name, str(row.n), *(_cell(row.scores.get(name), row.nats) for name in methods))
         for row in found

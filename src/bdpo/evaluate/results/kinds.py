@@ -1,7 +1,7 @@
 """Preferences by kind of prompt: unsafe ones, harmless ones, and the average of the two.
 
 A step along the refusal axis raises one kind and lowers the other; telling them apart raises both. Of each kind, with
-M = log pi(chosen | x) - log pi(rejected | x) and M_0 the same of the reference, which is the baseline's model:
+M = log pi(chosen | x) - log pi(rejected | x) and M_0 the same of the reference:
 
     ranking            share of pairs with M > 0
     reward             share of pairs with M - M_0 > 0, DPO's reward accuracy
@@ -36,14 +36,18 @@ class KindRow:
     differences: dict[str, Difference]  # of the methods that are compared
 
 
-def kind_rows(methods: Mapping[str, Sequence[Run]], task: str, baseline: str) -> list[KindRow]:
+def kind_rows(methods: Mapping[str, Sequence[Run]], task: str, baseline: str, reference: str) -> list[KindRow]:
     """The rows of a task of preferences; none where its pairs are of no kind, or of another task.
+
+    Args:
+        baseline: the method that others differ from; of rewards, where it is the reference, the first other one.
+        reference: the method whose margins are M_0.
 
     Raises:
         BdpoError: outcomes are missing.
     """
     outcomes = {name: [run.whole(task) for run in seeds] for name, seeds in methods.items()}
-    first = outcomes[baseline][0]
+    first = outcomes[reference][0]
     kinds = [kind for kind in KINDS if any(outcome.kind == kind for outcome in first)]
     if not kinds or any(outcome.margin is None for outcome in first):
         return []
@@ -53,20 +57,25 @@ def kind_rows(methods: Mapping[str, Sequence[Run]], task: str, baseline: str) ->
     parts = {
         name: [(of_method[:, places[kind]], clusters[kind]) for kind in kinds] for name, of_method in margins.items()
     }
-    return _rows(task, kinds, parts, baseline)
+    return _rows(task, kinds, parts, baseline, reference)
 
 
 def _rows(
-    task: str, kinds: Sequence[str], parts: Mapping[str, Sequence[tuple[Array, Clusters]]], baseline: str
+    task: str,
+    kinds: Sequence[str],
+    parts: Mapping[str, Sequence[tuple[Array, Clusters]]],
+    baseline: str,
+    reference: str,
 ) -> list[KindRow]:
     """The measures of each kind, and of all where there are several."""
-    reference = [scores.mean(axis=0) for scores, _ in parts[baseline]]
-    others = [name for name in parts if name != baseline]
-    about = f"against {baseline}" + (f"; differences to {others[0]}" if len(others) > 1 else "")
+    first = [scores.mean(axis=0) for scores, _ in parts[reference]]
+    everyone = sorted(parts, key=lambda name: name != baseline)  # the one that others differ from first
+    trained = [name for name in everyone if name != reference]
+    about = f"against {reference}" + (f"; differences to {trained[0]}" if len(trained) > 1 else "")
     measures: list[tuple[str, str, Callable[[Array, int], Array], list[str]]] = [
-        ("", "ranking accuracy by kind, of log-probabilities", lambda m, k: _share(m > 0), [baseline, *others]),
-        (" reward", f"reward accuracy by kind, {about}", lambda m, k: _share(m > reference[k]), others),
-        (" log-ratio margin", f"mean log-ratio margin by kind [nats], {about}", lambda m, k: m - reference[k], others),
+        ("", "ranking accuracy by kind, of log-probabilities", lambda m, k: _share(m > 0), everyone),
+        (" reward", f"reward accuracy by kind, {about}", lambda m, k: _share(m > first[k]), trained),
+        (" log-ratio margin", f"mean log-ratio margin by kind [nats], {about}", lambda m, k: m - first[k], trained),
     ]  # fmt: skip
     rows = []
     for kind in [*kinds, *([BALANCED] if len(kinds) > 1 else [])]:

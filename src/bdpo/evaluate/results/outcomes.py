@@ -204,11 +204,15 @@ def _runs(out: Path) -> Iterator[Run]:
             content = json.loads(read_bytes(path))
             if content.pop("format") != FORMAT:
                 raise ValueError("another format")
-            yield _RUN.validate_python(content | {"folder": path.parent})
+            run = _RUN.validate_python(content | {"folder": path.parent})
         except ValidationError as error:
             raise _unreadable(path, _complaint(error)) from None
         except (OSError, ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
             raise _unreadable(path, str(error)) from error
+        for task in run.tasks:
+            if Path(task).name != task:  # its outcomes would lie elsewhere
+                raise _unreadable(path, f"{task!r} is no name of a task")
+        yield run
 
 
 def _unreadable(path: Path, why: str) -> BdpoError:
