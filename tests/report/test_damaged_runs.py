@@ -86,7 +86,7 @@ def test_other_fields_of_the_recipe_are_named(run: Path, section: str, keys: Any
 
 def test_other_columns_of_the_held_out_pairs_are_named(run: Path) -> None:
     pq.write_table(pa.table({"id": ["a"], "d": ["wide"]}), run / "heldout.parquet")
-    with pytest.raises(BdpoError, match="heldout.parquet: the column d"):
+    with pytest.raises(BdpoError, match=r"heldout.parquet: the column d"):
         write_report([run], run / "report.html")
 
 

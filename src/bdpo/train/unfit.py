@@ -68,9 +68,9 @@ def refuse_unfit(args: TrainingArguments) -> None:
         value = getattr(args, name)
         if value is not None and not fits(value):
             raise BdpoError(f"{name} is {value}: it {sentence}.")
-    for name, value in vars(args).items():
-        if isinstance(value, float) and math.isnan(value):
-            raise BdpoError(f"{name} is nan: give a number, or leave it out.")
+    nan = [name for name, value in vars(args).items() if isinstance(value, float) and math.isnan(value)]
+    if nan:
+        raise BdpoError(f"{nan[0]} is nan: give a number, or leave it out.")
     missing = sorted({*(args.report_to or ())} - {*get_available_reporting_integrations()})
     if missing:
         raise BdpoError(f"report_to names {missing[0]}, which is not installed: pip install 'bdpo[trackers]'.")
