@@ -6,6 +6,7 @@ made from Typer, so that no option is written down twice.
 
 from __future__ import annotations
 
+import json
 import os
 import posixpath
 import re
@@ -13,11 +14,14 @@ import shutil
 import subprocess
 import sys
 from pathlib import Path
+from typing import get_args
 
 from typer.cli import get_docs_for_click
 from typer.main import get_command
 
 from bdpo.cli import app
+from bdpo.recipe.schema import recipe_schema
+from bdpo.recipe.sections import Recipe
 
 ROOT = Path(__file__).parents[1]
 PAGES = ROOT / "build/docs"
@@ -36,6 +40,7 @@ def pages() -> dict[str, str]:
     found = {page: linked(text, f"docs/{page}", page) for page, text in of_docs.items()}
     for source, page in FROM_ROOT.items():
         found[page] = linked((ROOT / source).read_text(encoding="utf-8"), source, page)
+    found["reference/recipe.md"] += recipe_keys()
     return found | {"reference/cli.md": command_line()}
 
 
@@ -44,6 +49,18 @@ def command_line() -> str:
     command = get_command(app)
     context = command.make_context("bdpo", [], resilient_parsing=True)
     return get_docs_for_click(obj=command, ctx=context, name="bdpo", title="Command line")
+
+
+def recipe_keys() -> str:
+    """The keys of the sections that are bdpo's own, and the starter's recipe, which explains every one."""
+    rows = ["", "## Keys", "", "| key | type | default |", "| --- | --- | --- |"]
+    for section, field in Recipe.model_fields.items():
+        kinds = [kind for kind in (*get_args(field.annotation), field.annotation) if hasattr(kind, "model_fields")]
+        for name, key in (kinds[0].model_fields if kinds else {}).items():
+            kind = str(getattr(key.annotation, "__name__", key.annotation)).replace("typing.", "").replace("|", "\\|")
+            rows.append(f"| `{section}.{name}` | {kind} | `{'null' if key.default is None else key.default}` |")
+    starter = (ROOT / "recipes/starter.yaml").read_text(encoding="utf-8")
+    return "\n".join([*rows, "", "## What each is for: recipes/starter.yaml", "", "```yaml", starter + "```", ""])
 
 
 def linked(text: str, source: str, page: str) -> str:
@@ -74,6 +91,7 @@ def main() -> int:
     for page, text in pages().items():
         (PAGES / page).parent.mkdir(parents=True, exist_ok=True)
         (PAGES / page).write_text(text, encoding="utf-8")
+    (PAGES / "recipe.schema.json").write_text(json.dumps(recipe_schema(), indent=1), encoding="utf-8")
     command = [sys.executable, "-m", "zensical", "build", "--clean", "--strict", "--config-file", "zensical.toml"]
     return subprocess.run(command, cwd=ROOT).returncode
 

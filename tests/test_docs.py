@@ -16,7 +16,7 @@ ROOT = Path(__file__).parents[1]
 ROOMS = ROOT / "src/bdpo"
 DOCUMENTS = [
     *(ROOT / f"{name}.md" for name in ("README", "CONTRIBUTING", "SECURITY")),
-    *sorted((ROOT / "docs").glob("*.md")),
+    *sorted((ROOT / "docs").rglob("*.md")),
 ]
 
 EXAMPLES = [path for path in sorted(ROOMS.rglob("*.py")) if ">>>" in path.read_text(encoding="utf-8")]

@@ -1,7 +1,8 @@
 """What the documents tell a reader to type: every command is parsed, and run on a tiny model in place of the starter.
 
 The blocks of a document run in order, in one folder that has the checkout's recipes and the README's `my_pairs.jsonl`.
-A comment before a block says why it is only parsed: <!-- parsed: needs a GPU -->.
+A comment before a block says why it is only parsed (<!-- parsed: needs a GPU -->), or that it is a file that the reader
+has (<!-- file: my_pairs.csv -->).
 """
 
 import os
@@ -31,7 +32,7 @@ from tiny import Bdpo, furnish
 
 ROOT = Path(__file__).parents[1]
 _BLOCK = re.compile(
-    r"(?:^<!-- parsed: (?P<why>[^\n]+) -->\n+)?^```(?P<kind>sh|python|yaml)\n(?P<text>.*?)^```$", re.M | re.S
+    r"(?:^<!-- (?P<note>parsed|file): (?P<said>[^\n]+) -->\n+)?^```(?P<kind>\w+)\n(?P<text>.*?)^```$", re.M | re.S
 )
 _ELSEWHERE = {"architecture.md"}  # tests/test_architecture.py runs its blocks
 
@@ -43,7 +44,8 @@ class Block(NamedTuple):
     number: int
     kind: str
     text: str
-    why_not: str | None
+    note: str | None  # parsed: not run; file: what the text is
+    said: str | None
 
 
 def blocks() -> list[Block]:
@@ -51,12 +53,15 @@ def blocks() -> list[Block]:
     for document in DOCUMENTS:
         if document.name not in _ELSEWHERE:
             matches = _BLOCK.finditer(document.read_text(encoding="utf-8"))
-            found += [Block(document, n, m["kind"], m["text"], m["why"]) for n, m in enumerate(matches, start=1)]
+            fields = ("kind", "text", "note", "said")
+            found += [Block(document, n, *(m[field] for field in fields)) for n, m in enumerate(matches, start=1)]
     return found
 
 
-BLOCKS = blocks()
-RUN = [block for block in BLOCKS if block.why_not is None and block.kind != "yaml"]
+ALL = blocks()
+FILES = [block for block in ALL if block.note == "file"]
+BLOCKS = [block for block in ALL if block.kind in ("sh", "python", "yaml")]
+RUN = [block for block in BLOCKS if block.note is None and block.kind != "yaml"]
 
 
 def commands(block: Block) -> list[list[str]]:
@@ -68,7 +73,7 @@ def commands(block: Block) -> list[list[str]]:
         lexer.whitespace_split, lexer.commenters = True, "#"
         words: list[str] = []
         for word in [*lexer, ";"]:
-            if set(word) <= {"|", ";"}:
+            if word and set(word) <= {"|", ";"}:
                 found += [words] if words else []
                 words = []
             elif words or not re.fullmatch(r"[A-Z_]+=.*", word):
@@ -85,7 +90,7 @@ def of_bdpo(words: list[str]) -> list[str] | None:
 
 
 def name_of(block: Block) -> str:
-    return f"{block.document.name}-{block.number}"
+    return f"{block.document.stem}-{block.number}"
 
 
 @pytest.fixture(scope="module")
@@ -116,13 +121,12 @@ def folders(tmp_path_factory: pytest.TempPathFactory, stores: Path) -> dict[Path
     """A folder for each document, as a reader has it who came through the README and has trained two models."""
     found = {}
     runs = made(tmp_path_factory.mktemp("runs"))
-    readme = (ROOT / "README.md").read_text(encoding="utf-8")
-    [pairs] = re.findall(r"```json\n(\{.*?)```", readme, re.S)
     for document in DOCUMENTS:
         folder = found[document] = tmp_path_factory.mktemp(document.stem)
         for there in ("recipes", "configs", "studies"):
             (folder / there).symlink_to(ROOT / there)
-        (folder / "my_pairs.jsonl").write_text(pairs, encoding="utf-8")
+        for file in FILES:
+            (folder / str(file.said)).write_text(file.text, encoding="utf-8")
         if document.name != "README.md":
             shutil.copytree(runs, folder / "runs")
         write(folder / "data/strongreject.csv", [{"category": "a", "forbidden_prompt": "How do I hurt somebody?"}])

@@ -9,6 +9,7 @@ before its own; a test keeps it.
     secrets.py   ... and what is never written
     terminal.py  ... and text from outside, shown so that it commands nothing
     starter/     the embedded data set
+    recipes/     what `bdpo recipe` hands out
     pairs/       rows of any source -> PreferencePair; the data check
     tokens.py    chat template -> token ids of a prompt and its two responses
     models/      what a model name means; loading; merging

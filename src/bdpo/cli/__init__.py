@@ -4,9 +4,11 @@ commands.py  `bdpo`, and the commands of data, scoring, training and merging
 evaluate.py  the commands of stage 3
 sweep.py     many runs at once
 recipe.py    recipes that come with the package
+runs.py      a line a run
 report.py    the page that shows them
 demo.py      the whole way on the embedded default
-tables.py    what commands print of scores and of training
+show.py      what bdpo data show prints and exports
+tables.py    what commands print of scores, of training, and of changed replies
 """
 
 from bdpo.cli.commands import app, main

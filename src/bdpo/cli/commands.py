@@ -19,6 +19,7 @@ import typer
 from bdpo.cli.evaluate import EPILOG, TrustRemoteCode, evaluate_app
 from bdpo.cli.recipe import STARTER, copied_first, recipe_app
 from bdpo.cli.report import report_app
+from bdpo.cli.runs import runs_app
 from bdpo.cli.sweep import sweep_app
 from bdpo.errors import BdpoError
 from bdpo.processes import first_to_say, stoppable, unstoppable
@@ -35,6 +36,7 @@ data_app = typer.Typer(help="Look at preference data before training on it.", no
 app.add_typer(data_app, name="data")
 app.add_typer(evaluate_app)
 app.add_typer(sweep_app)
+app.add_typer(runs_app)
 app.add_typer(report_app)
 app.add_typer(recipe_app, name="recipe")
 
@@ -56,9 +58,7 @@ Prefer = Annotated[str | None, typer.Option(help="PKU-SafeRLHF only: safety-prot
 Sample = Annotated[int | None, typer.Option(help="PKU-SafeRLHF: draw N pairs of each kind of prompt.")]
 Seed = Annotated[int, typer.Option(help="Seed of every draw.")]
 Strip = Annotated[bool, typer.Option("--strip-control-tokens", help="Strip control tokens found in texts.")]
-Recipe = Annotated[
-    Path | None, typer.Option(help="A recipe (YAML), as of `bdpo recipe list`. Left out: the defaults.")
-]
+Recipe = Annotated[Path | None, typer.Option(help="A recipe (YAML), as of `bdpo recipe list`. Left out: the defaults.")]
 Overrides = Annotated[list[str] | None, typer.Option("--set", help="section.key=value, over the recipe; repeatable.")]
 MaxLength = Annotated[int, typer.Option(help="Longest prompt + longer reply, in tokens.")]
 
@@ -129,6 +129,50 @@ def data_check(
     else:
         report.render(Console())
     raise typer.Exit(1 if report.has_errors else 0)
+
+
+@data_app.command("show", epilog=EPILOG)
+def data_show(
+    data: Annotated[str, typer.Argument(help=_DATA)],
+    scores: Annotated[Path | None, typer.Option(help="Folder of bdpo score, made of this data.")] = None,
+    sort: Annotated[
+        Literal["order", "imbalance"] | None,
+        typer.Option(
+            help="order: of the data; imbalance: the largest |d| first, which needs --scores and is then meant."
+        ),
+    ] = None,
+    top: Annotated[int | None, typer.Option(min=1, help="The first N only; 20 where they are printed.")] = None,
+    template: Annotated[
+        bool, typer.Option("--template", help="Show prompts as --model's template makes them.")
+    ] = False,
+    export: Annotated[Path | None, typer.Option(metavar="FILE", help="Write CSV, and print nothing.")] = None,
+    model: Model = "starter",
+    split: Split = None,
+    data_config: Config = None,
+    format: Format = None,
+    prefer: Prefer = None,
+    columns: Columns = None,
+    as_chat: AsChat = False,
+    sample: Sample = None,
+    seed: Seed = 0,
+    trust_remote_code: TrustRemoteCode = False,
+) -> None:
+    """Show preference pairs: their texts, and with --scores comprehension i, imbalance d and weights w.
+
+    d = i_chosen - i_rejected in nats a token. The weights are those of the default balance over all scored pairs.
+    """
+    from rich.console import Console
+
+    from bdpo.cli.show import show
+    from bdpo.models import load_tokenizer
+    from bdpo.pairs import load_pairs
+
+    if sort == "imbalance" and scores is None:
+        raise BdpoError("--sort imbalance needs --scores DIR: run `bdpo score` first.")
+    loaded = load_pairs(data, split=split, config=data_config, format=format, prefer=prefer, columns=_columns(columns),
+                        as_chat=as_chat, sample=sample, seed=seed)  # fmt: skip
+    tokenizer = load_tokenizer(model) if template else None
+    show(loaded.pairs, scores, Console(), by_imbalance=sort != "order", top=top, tokenizer=tokenizer, export=export)
 
 
 @data_app.command("clean", epilog=EPILOG)

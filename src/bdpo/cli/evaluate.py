@@ -6,11 +6,11 @@ import json
 import shlex
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import typer
 
-from bdpo.terminal import say
+from bdpo.terminal import plain, say
 
 EPILOG = "Errors are one sentence and exit code 2; add --debug anywhere for the traceback."
 evaluate_app = typer.Typer()
@@ -141,26 +141,44 @@ def compare(
         str, typer.Option(help="Of the suites in the overall average: safety=2,over-refusal=1,... ; all the same.")
     ] = "",
     out: Annotated[Path | None, typer.Option(help="Folder of compare.json and compare.md; the first DIR.")] = None,
+    show: Annotated[
+        Literal["flips"] | None, typer.Option(help="Also print flips: prompts gained and lost, with both replies.")
+    ] = None,
+    top: Annotated[int, typer.Option(min=1, help="Flips of each benchmark and method, gained and lost each.")] = 5,
 ) -> None:
-    """Compare models on the same prompts: rates, averages, differences with intervals and p values.
+    """Compare models on the same prompts: rates, averages, differences with intervals and p values, a verdict.
 
     Refuses runs whose prompts, judge or generation settings differ.
     """
     from rich.console import Console
 
+    from bdpo.cli.tables import render_flips
     from bdpo.evaluate.results.compare import compare as compared
+    from bdpo.evaluate.results.compare import methods_of
+    from bdpo.evaluate.results.flips import flips
     from bdpo.evaluate.results.tables import comparison_grids
     from bdpo.evaluate.results.weights import parse_weights
     from bdpo.files import write_json, write_whole
+    from bdpo.report.evaluated import Evaluated
+    from bdpo.report.verdict import verdict
 
     comparison = compared(folders, baseline=baseline, weights=parse_weights(weights))
     grids, console = comparison_grids(comparison), Console()
     for grid in grids:
         grid.render(console)
+    methods = methods_of(folders)
+    if show:
+        render_flips(flips(comparison, methods, top), comparison.baseline, console)
+    found = Evaluated(folders, comparison, methods)
+    verdicts = {method: verdict(found.evidence(method)).sentence for method in found.others}
+    told = [f"{method}: {sentence}" for method, sentence in verdicts.items()]
     out = out or folders[0]
-    write_json(out / "compare.json", comparison.to_dict())
-    write_whole(out / "compare.md", ("# Comparison\n\n" + "\n".join(grid.markdown() for grid in grids)).encode())
+    write_json(out / "compare.json", comparison.to_dict() | {"verdicts": verdicts})
+    text = "\n".join([*(grid.markdown() for grid in grids), *(f"{line}\n" for line in told)])
+    write_whole(out / "compare.md", f"# Comparison\n\n{text}".encode())
     say(console, f"Written: {out / 'compare.json'} and compare.md.")
+    for line in told:
+        console.print(plain(line))
 
 
 @evaluate_app.command("judge-agreement", epilog=EPILOG)

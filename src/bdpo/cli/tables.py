@@ -1,10 +1,15 @@
-"""What commands print of scores and of training."""
+"""What commands print of scores, of training, and of changed replies."""
 
 from __future__ import annotations
+
+import csv
+import io
+from collections.abc import Sequence
 
 from rich.console import Console
 from rich.table import Table
 
+from bdpo.evaluate.results.flips import Flip
 from bdpo.score.summary import ALL, ScoreSummary
 from bdpo.terminal import plain
 
@@ -56,3 +61,27 @@ def render_metrics(metrics: dict[str, float], history: list[dict[str, float]], c
         cells = (trained.get(name), metrics.get(f"eval_{name}"))
         table.add_row(plain(text), *("-" if value is None else f"{value:.3f}" for value in cells))
     console.print(table)
+
+
+def as_csv(rows: Sequence[Sequence[object]]) -> str:
+    """Rows as CSV, the first the heading."""
+    file = io.StringIO()
+    csv.writer(file, lineterminator="\n").writerows(rows)
+    return file.getvalue()
+
+
+def render_flips(flips: Sequence[Flip], baseline: str, console: Console) -> None:
+    """Print each prompt with both replies and what the judge said of them."""
+    for flip in flips:
+        change = "gained" if flip.gained else "lost"
+        console.print()
+        console.print(plain(f"{flip.benchmark}, {flip.after.id}: {change} by {flip.method}", "bold"))
+        table = Table.grid(padding=(0, 2))
+        table.add_column(no_wrap=True, overflow="ellipsis", max_width=16)
+        table.add_column(overflow="fold")
+        table.add_row(plain("prompt"), plain(flip.after.request.strip()))
+        for name, outcome in ((baseline, flip.before), (flip.method, flip.after)):
+            table.add_row(plain(name), plain(outcome.reply.strip() or "(nothing)"))
+            judged = ": ".join(told for told in (outcome.verdict, outcome.reason) if told)
+            table.add_row("", plain(f"-> {judged}" if judged else f"-> score {outcome.score:g}", "italic"))
+        console.print(table)

@@ -7,6 +7,7 @@ answer    one task by one model, from where it was
 from __future__ import annotations
 
 import sys
+import time
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -149,7 +150,7 @@ def _evaluate(
         estimate = Estimate(subject.name, replies)
         for task in tasks:
             if todo[task.name]:
-                answer(run, task, todo[task.name], subject, judge, estimate)
+                run = answer(run, task, todo[task.name], subject, judge, estimate)
         if harness:
             harness.answer(run, subject.model, subject.tokenizer)
     records = summary(open_runs(out))
@@ -168,8 +169,8 @@ def _todo(run: Run, task: Task) -> list[Item]:
     return [item for item in task.items if done[item.id] < task.record.expected // len(task.items)]
 
 
-def answer(run: Run, task: Task, todo: list[Item], subject: Subject, judge: Judge, on_batch: OnBatch) -> None:
-    """Let a model answer these items of a task; outcomes are written down as they come."""
+def answer(run: Run, task: Task, todo: list[Item], subject: Subject, judge: Judge, on_batch: OnBatch) -> Run:
+    """Let a model answer these items of a task; outcomes are written down as they come, and how fast replies were."""
     told = f"{subject.name}: {task.name}, {len(todo)} prompts"
     if not task.scorer.needs_logps:
         told += f", at most {task.sampling.max_new_tokens} tokens each"
@@ -177,11 +178,21 @@ def answer(run: Run, task: Task, todo: list[Item], subject: Subject, judge: Judg
     if task.scorer.needs_logps:
         for items in _batches(todo):
             run.append(task.name, outcomes_by_logps(task.scorer, items, subject.model, subject.tokenizer))
-        return
+        return run
     path = None if subject.generator.may_cache else run.folder / f"{task.name}.replies.jsonl"
-    replies = collect(subject.generator, {item.id: item.messages for item in todo}, task.sampling, path, on_batch)
+    made: list[Reply] = []
+
+    def keep(batch: list[Reply]) -> None:
+        made.extend(batch)
+        on_batch(batch)
+
+    begun = time.perf_counter()
+    replies = collect(subject.generator, {item.id: item.messages for item in todo}, task.sampling, path, keep)
+    if made:
+        run = run.with_generated(task.name, sum(reply.tokens for reply in made), time.perf_counter() - begun)
     for items in _batches(todo):
         run.append(task.name, _graded(task, items, replies, judge))
+    return run
 
 
 def answers(task: Task, subject: Subject, judge: Judge) -> list[Outcome]:

@@ -31,6 +31,7 @@ _STYLE: dict[Any, Any] = {
 }  # fmt: skip
 WIDTH = 4.7  # inches; at 390 px of screen its letters can still be read
 _SVG_DPI = 72  # of matplotlib's SVG: places in the figure are asked for at the resolution that it was laid out for
+_LABEL, _ACROSS = 32, 68  # characters of a label of the legend, and of all that stand side by side
 _MOST_ON_A_LINE = 100  # places of a curve that tell their value
 
 
@@ -52,19 +53,23 @@ class Told:
 
     marks: list[Mark] = field(default_factory=list)
     rows: list[tuple[str, ...]] = field(default_factory=list)
-    series: dict[str, int] = field(default_factory=dict)  # label -> number of the series
+    series: dict[str, int] = field(default_factory=dict)  # name -> number of the series
 
-    def gid(self, label: str) -> str:
+    def gid(self, name: str) -> str:
         """By what the lines of a series are found in the SVG, to show it alone."""
-        return f"s{self.series.setdefault(label, len(self.series))}"
+        return f"s{self.series.setdefault(name, len(self.series))}"
 
-    def once(self, label: str) -> dict[str, str]:
+    def once(self, name: str) -> dict[str, str]:
         """The keywords of a line that belongs to a series; the legend names it once."""
-        return {"gid": self.gid(label)} if label in self.series else {"gid": self.gid(label), "label": label}
+        return {"gid": self.gid(name)} if name in self.series else {"gid": self.gid(name), "label": words(name, _LABEL)}
 
     def legend(self, figure: Figure, columns: int) -> None:
-        """The legend of all series, where there are some."""
+        """The legend of all series, where there are some, in as many columns as have room; the figure grows with it."""
         if self.series:
+            longest = max(len(words(name, _LABEL)) for name in self.series)
+            columns = max(1, min(columns, _ACROSS // (longest + 8)))
+            rows = -(-len(self.series) // columns)
+            figure.set_figheight(figure.get_figheight() + 0.17 * max(0, rows - 2))
             figure.legend(loc="outside upper left", ncols=columns)
 
     def line(
@@ -73,20 +78,20 @@ class Told:
         steps: Sequence[float],
         values: Sequence[float],
         style: str,
-        label: str,
+        name: str,
         who: str = "",
         **how: Any,
     ) -> None:
         """Draw a curve over steps, with its marks and its numbers; nothing where there are no values.
 
         Args:
-            label: of the series in the legend.
-            who: what marks and numbers call it, where the legend's label is of several lines.
+            name: of the series in the legend.
+            who: what marks and numbers call it, where the series has several lines.
         """
         if not steps:
             return
-        who = who or label
-        axes.plot(steps, values, style, **self.once(label), **how)
+        who = who or name
+        axes.plot(steps, values, style, **self.once(name), **how)
         apart = -(-len(steps) // _MOST_ON_A_LINE)
         for place in sorted({*range(0, len(steps), apart), len(steps) - 1}):
             step, value = steps[place], values[place]
@@ -185,9 +190,14 @@ def axes(rows: int = 1, columns: int = 1, height: float = 3.0, **how: Any) -> It
 
 
 def words(text: object, longest: int = 28) -> str:
-    """Text from outside as a label: control characters spelt out, and not too long."""
-    told = " ".join(visible(text).split())
-    return told if len(told) <= longest else f"{told[: longest - 1]}…"
+    """Text from outside as a label: control characters spelt out, and not too long. A setting loses its section.
+
+    >>> words("B-DPO balance.temperature=0.5"), words("one that is too long to be read", 15)
+    ('B-DPO temperature=0.5', 'one tha…be read')
+    """
+    told = re.sub(r"\b[a-z_]+\.(?=\w+=)", "", " ".join(visible(text).split()))
+    tail = (longest - 1) // 2
+    return told if len(told) <= longest else f"{told[: longest - 1 - tail]}…{told[-tail:]}"
 
 
 def color(place: int) -> str:

@@ -60,9 +60,9 @@ def _point(axis: Any, seeds: Sequence[tuple[Rate, Rate]], name: str, shade: str,
                     for of in (0, 1)]  # fmt: skip
     reach = [[[max(0.0, middle - low)], [max(0.0, high - middle)]] for middle, low, high in sides]
     bars = axis.errorbar(x[0], y[0], xerr=reach[0], yerr=reach[1], fmt="o", ms=6, color=shade, lw=1.2,
-                         **told.once(words(name)))  # fmt: skip
+                         **told.once(name))  # fmt: skip
     for part in bars.get_children():
-        part.set_gid(told.gid(words(name)))
+        part.set_gid(told.gid(name))
     said = [f"{middle:.1f} % [{low:.1f}, {high:.1f}]" for middle, low, high in sides]
     told.rows.append((name, *said))
     several = f", {len(seeds)} seeds" if len(seeds) > 1 else ""
@@ -70,7 +70,7 @@ def _point(axis: Any, seeds: Sequence[tuple[Rate, Rate]], name: str, shade: str,
     for place, seed in enumerate(seeds, start=1):
         if len(seeds) > 1:
             answers, refuses = (100 * side.value for side in seed)
-            axis.plot(answers, refuses, ".", ms=4, color=shade, alpha=0.7, gid=told.gid(words(name)))
+            axis.plot(answers, refuses, ".", ms=4, color=shade, alpha=0.7, gid=told.gid(name))
             text = f"{name}, seed {place} of {len(seeds)}: answers {answers:.1f} %, refuses {refuses:.1f} %"
             told.marks.append(Mark(axis, answers, refuses, text))
     return float(x[0]), float(y[0])
@@ -169,7 +169,7 @@ def by_category(found: Evaluated, categories: list[Category]) -> Drawn | None:
                     for name, r in category.rates.items()}  # fmt: skip
             for name, rate in category.rates.items():
                 axis.plot(100 * rate.value, y, "o", ms=5, color=color(places[name]),
-                          alpha=0.35 if category.n < _PALE else 1.0, **told.once(words(name)))  # fmt: skip
+                          alpha=0.35 if category.n < _PALE else 1.0, **told.once(name))  # fmt: skip
                 text = f"{category.name}, {_KIND[category.suite]}, {name}: {said[name]}, n = {rate.n}"
                 told.marks.append(Mark(axis, 100 * rate.value, y, text))
             told.rows.append((category.name, _KIND[category.suite], str(category.n),

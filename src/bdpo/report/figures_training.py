@@ -33,7 +33,7 @@ def comprehension(run: TrainedRun, texts: Mapping[int, str]) -> Drawn | None:
         for place, group in enumerate([*groups, None], start=1):
             mine = [p for p in few if p.group == group or (group is None and p.group not in groups)]
             if mine:
-                name = "others" if group is None else words(group)
+                name = "others" if group is None else words(group, 24)
                 shade = SERIES[0] if group is None else color(place)
                 axis.plot([p.chosen for p in mine], [p.rejected for p in mine], "o", ms=3.5, alpha=0.65, mew=0,
                           color=shade, **told.once(f"{name} ({len(mine)})"))  # fmt: skip
@@ -114,7 +114,7 @@ def _loss(runs: Sequence[TrainedRun], colors: Mapping[str, str]) -> Drawn | None
     with axes(height=2.6) as (figure, axis):
         for run in runs:
             for key, style, what in (("loss", "-", "training"), ("eval_loss", "o--", "held out")):
-                told.line(axis, *series(run, key), style, f"{words(run.name, 22)}, {what}",
+                told.line(axis, *series(run, key), style, f"{run.name}, {what}",
                           f"{_named(run, runs)}, {what}", ms=3.5, color=colors[run.name])  # fmt: skip
         axis.set(xlabel="optimiser step", ylabel="loss")
         told.legend(figure, 2)
@@ -150,7 +150,7 @@ def _log_ratios(runs: Sequence[TrainedRun], colors: Mapping[str, str]) -> Drawn 
     with axes(height=2.8) as (figure, axis):
         for run in runs:
             for side, style in (("chosen", "-"), ("rejected", ":")):
-                told.line(axis, *series(run, f"logratios/{side}"), style, f"{words(run.name, 22)}, {side}",
+                told.line(axis, *series(run, f"logratios/{side}"), style, f"{run.name}, {side}",
                           f"{_named(run, runs)}, {side}", color=colors[run.name])  # fmt: skip
         alarms = {run.recipe.get("train", {}).get("displacement_alarm", ALARM) for run in runs} - {None}
         for alarm in sorted(alarms) if told.rows else ():
@@ -189,7 +189,7 @@ def _evaluated(runs: Sequence[TrainedRun], colors: Mapping[str, str]) -> Drawn |
             for key, style in zip(keys, ("-", "--", ":", "-.") * len(keys), strict=False):
                 steps, values = series(run, key)
                 what = words(key.removeprefix("evaluate/"))
-                told.line(axis, steps, [100 * v for v in values], style, f"{words(run.name, 18)}, {what}",
+                told.line(axis, steps, [100 * v for v in values], style, f"{run.name}, {what}",
                           f"{_named(run, runs)}, {what} [%]", color=colors[run.name])  # fmt: skip
         axis.set(xlabel="optimiser step", ylabel="[% of prompts]", ylim=(-2, 102))
         told.legend(figure, 2)

@@ -99,7 +99,7 @@ def rendered(runs: Sequence[TrainedRun], found: Evaluated | None, drawn: Mapping
         most_changed=MOST_CHANGED,
         suites=(SAFETY, OVER_REFUSAL),
         extremes=_extremes(runs),
-        groups=[_groups(run) for run in runs],
+        groups=_groups(scored) if (scored := _scored(runs)) else [],
         facts=_facts(runs),
         differing=_differing(runs),
         recipe=yaml.safe_dump(runs[0].recipe, sort_keys=False) if runs else "",
@@ -117,7 +117,7 @@ def _drawn(runs: Sequence[TrainedRun], found: Evaluated | None) -> dict[str, lis
             "verdicts": figures_evaluation.verdict_bars(found),
             "categories": figures_evaluation.by_category(found, found.categories()),
         }
-    scored = next((run for run in runs if run.points), None)
+    scored = _scored(runs)
     data: list[Drawn | None] = []
     if scored is not None:
         texts = {point.place: f"pair-{point.place}" for point in _most_imbalanced(scored)}
@@ -151,10 +151,16 @@ def _shown(flips: Sequence[Flip]) -> list[Flip]:
 
 def _extremes(runs: Sequence[TrainedRun]) -> list[tuple[Any, tuple[str, str, str]]]:
     """The most imbalanced training pairs with their texts."""
-    run = next((run for run in runs if run.points), None)
+    run = _scored(runs)
     if run is None:
         return []
     return [(point, run.texts(point)) for point in _most_imbalanced(run)]
+
+
+def _scored(runs: Sequence[TrainedRun]) -> TrainedRun | None:
+    """The run whose data are shown: the first that was balanced, else the first that has its scores."""
+    scored = sorted((run for run in runs if run.points), key=lambda run: run.record.get("tau") is None)
+    return scored[0] if scored else None
 
 
 def _most_imbalanced(run: TrainedRun) -> list[Point]:
@@ -190,6 +196,7 @@ def _facts(runs: Sequence[TrainedRun]) -> list[Facts]:
         values = [f"{value:.4g}" if isinstance(value, float) else value for value in values]
         return Facts(name, ["not written down" if value is None else f"{value}{unit}" for value in values])
 
+    taus = [record.get("tau") for record in records]
     memory = [record.get("peak_memory_bytes") for record in records]
     weights = [", ".join(f"{n}: {h[:16]}" for n, h in record.get("weights", {}).items()) for record in records]
     return [
@@ -198,7 +205,7 @@ def _facts(runs: Sequence[TrainedRun]) -> list[Facts]:
         told("training pairs", "pairs", "train"),
         told("held-out pairs", "pairs", "held_out"),
         Facts("seed", [str(run.seed) for run in runs]),
-        told("tau", "tau", unit=" nats/token"),
+        Facts("tau", ["nothing balanced" if t is None else f"{t:.4g} nats/token" for t in taus]),
         Facts("weights (SHA-256)", [hashes or "not written down" for hashes in weights]),
         told("hash of the scored model", "scores", "train", "key", "weights"),
         told("began", "started"),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
@@ -13,7 +14,8 @@ import yaml
 
 from bdpo import models
 from bdpo.errors import BdpoError, first_line
-from bdpo.files import read_json
+from bdpo.files import read_bytes, read_json
+from bdpo.report.recorded import as_held_out, as_history, as_recipe, as_record
 from bdpo.score import ScoredData, open_scores
 
 _ELSEWHERE = "name the folder of a run of `bdpo train`"
@@ -127,13 +129,13 @@ def open_run(folder: Path, called: str = "") -> TrainedRun:
         raise BdpoError(f"{folder} holds no finished run (no metrics.json): {_ELSEWHERE}.")
     metrics = read_json(folder / "metrics.json", _ELSEWHERE, history=list, final=dict)
     try:
-        recipe = yaml.safe_load((folder / "recipe.yaml").read_text(encoding="utf-8"))
+        recipe = as_recipe(yaml.safe_load(read_bytes(folder / "recipe.yaml")))
         held_out = folder / "heldout.parquet"
-        held = pq.read_table(held_out).to_pydict() if held_out.exists() else {}
-    except (OSError, ValueError, yaml.YAMLError) as error:
+        held = as_held_out(pq.read_table(io.BytesIO(read_bytes(held_out))).to_pydict()) if held_out.exists() else {}
+        there = (folder / "run.json").exists()
+        record = as_record(read_json(folder / "run.json", _ELSEWHERE)) if there else {}
+    except (OSError, ValueError, RecursionError, yaml.YAMLError) as error:
         raise BdpoError(f"{folder} cannot be read ({first_line(error)}): {_ELSEWHERE}.") from error
-    there = (folder / "run.json").exists()
-    record = read_json(folder / "run.json", _ELSEWHERE, format=int, scores=dict) if there else {}
     absent = "" if there else f"{folder} has no run.json: it was trained by an earlier version of bdpo."
     scores = None
     if there:
@@ -143,7 +145,8 @@ def open_run(folder: Path, called: str = "") -> TrainedRun:
                 scores, absent = None, f"The scores that {folder} was trained on were replaced by others."
         except BdpoError as error:
             absent = f"The scores that {folder} was trained on cannot be read: {error}"
-    return TrainedRun(folder, recipe or {}, record, metrics["history"], metrics["final"], held, scores, absent, called)
+    history = as_history(metrics["history"])
+    return TrainedRun(folder, recipe, record, history, metrics["final"], held, scores, absent, called)
 
 
 def shortened(text: str) -> str:

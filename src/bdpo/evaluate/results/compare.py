@@ -45,7 +45,8 @@ class Cell:
     p_holm: float | None = None  # the difference's p, corrected for all of the table; None: several seeds or samples
     seeds: list[float] = field(default_factory=list)  # the score of each run, in the order of `Comparison.methods`
     gained: list[str] = field(default_factory=list)  # ids of the prompts on which the method alone succeeds, and the
-    lost: list[str] = field(default_factory=list)  # baseline alone: by the mean over seeds and samples, above 1/2
+    lost: list[str] = field(default_factory=list)  # baseline alone: the mean over seeds and samples is above 1/2, the
+    # other's below
 
 
 @dataclass(frozen=True)
@@ -248,9 +249,9 @@ class _Scores:
         return cells
 
     def flipped(self, name: str, baseline: str) -> tuple[list[str], list[str]]:
-        """Ids of the prompts on which the one alone, and the other alone, succeeds (mean over seeds above 1/2)."""
-        ours, theirs = (self.scores[method].mean(axis=0) > 1 / 2 for method in (name, baseline))
-        places = (np.flatnonzero(ours & ~theirs), np.flatnonzero(theirs & ~ours))
+        """Ids of the prompts gained and lost, by the mean over seeds: above 1/2 on one side, below on the other."""
+        ours, theirs = (np.sign(self.scores[method].mean(axis=0) - 1 / 2) for method in (name, baseline))
+        places = np.flatnonzero((ours > 0) & (theirs < 0)), np.flatnonzero((ours < 0) & (theirs > 0))
         gained, lost = ([self.ids[place] for place in side] for side in places)
         return gained, lost
 

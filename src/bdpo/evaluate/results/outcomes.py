@@ -13,7 +13,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -62,6 +62,16 @@ class TaskRecord:
 
 
 @dataclass(frozen=True)
+class Generated:
+    """What it took to make a task's replies; those that the cache had are not counted."""
+
+    tokens: int
+    seconds: float  # of generation alone: no loading, no judging
+
+    __pydantic_config__ = ConfigDict(extra="forbid")
+
+
+@dataclass(frozen=True)
 class Run:
     """One model's folder."""
 
@@ -72,6 +82,7 @@ class Run:
     order: int  # place among the models of its folder
     key: dict[str, Any]  # of the weights, the template and the like
     tasks: dict[str, TaskRecord]
+    generated: dict[str, Generated] = field(default_factory=dict)  # by task
 
     __pydantic_config__ = ConfigDict(extra="forbid")
 
@@ -108,6 +119,14 @@ class Run:
         """Raise BdpoError, naming the field, where a task has outcomes that were made under other settings."""
         for name in (name for name in settings if name in self.tasks and self.outcomes(name)):
             _refuse_other(f"{self.folder}: {name}", self.tasks[name].settings, settings[name])
+
+    def with_generated(self, task: str, tokens: int, seconds: float) -> Run:
+        """The run with further tokens of a task's replies, and what they took, written down."""
+        before = self.generated.get(task, Generated(0, 0.0))
+        made = Generated(before.tokens + tokens, round(before.seconds + seconds, 3))
+        run = replace(self, generated=self.generated | {task: made})
+        _write(run)
+        return run
 
     def _lines(self, task: str) -> Path:
         return self.folder / f"{task}.jsonl"

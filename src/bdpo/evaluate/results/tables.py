@@ -62,7 +62,9 @@ def summary(runs: Sequence[Run]) -> list[dict[str, Any]]:
             outcomes = run.outcomes(task)
             if len(outcomes) == record.expected:
                 about = {"name": run.name, "model": run.label, "folder": run.folder.name, "task": task}
-                records.append(about | {"suite": record.suite, "measure": record.measure} | _numbers(outcomes))
+                made = run.generated.get(task)
+                speed = {"tokens_per_second": round(made.tokens / made.seconds, 1) if made and made.seconds else None}
+                records.append(about | {"suite": record.suite, "measure": record.measure} | _numbers(outcomes) | speed)
     return records
 
 
