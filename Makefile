@@ -22,8 +22,8 @@ package:
 	build/venv/bin/python -m build --outdir dist .
 
 browser: $(VENV)/installed
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[browser]'
-	HF_HUB_OFFLINE=1 $(BIN)/python -m pytest -rs tests/report/test_browser.py
+	-$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[browser]'
+	HF_HUB_OFFLINE=1 $(BIN)/python -m pytest -rs tests/report/test_browser.py || [ $$? = 5 ]
 
 docs: $(VENV)/installed
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[docs]'

@@ -75,6 +75,59 @@ RECIPES: dict[str, Bad] = {
     ),
     "dropout nan": bad(f"{SET} peft.lora_dropout=.nan", "peft.lora_dropout is nan and must be a finite number"),
     "no rank": bad(f"{SET} peft.r=0", "peft.r is 0", "at least 1"),
+    "no alpha": bad(f"{SET} peft.lora_alpha=-16", "peft.lora_alpha is -16", "at least 1"),
+    "rank of a pattern": bad(f'{SET} peft.rank_pattern={{"q_proj":0}}', "peft.rank_pattern.q_proj is 0", "at least 1"),
+    "alpha of a pattern nan": bad(f'{SET} peft.alpha_pattern={{"q_proj":.nan}}', "peft.alpha_pattern.q_proj is nan"),
+    "all dropped": bad(f"{SET} peft.lora_dropout=1.0", "peft.lora_dropout is 1.0", "from 0 to below 1"),
+    "dropout negative": bad(f"{SET} peft.lora_dropout=-0.1", "peft.lora_dropout is -0.1", "from 0 to below 1"),
+    "epsilon infinite": bad(f"{SET} train.adam_epsilon=.inf", "adam_epsilon is inf", "from 0 up"),
+    "momentum nan": bad(f"{SET} train.adam_beta1=.nan", "adam_beta1 is nan", "give a number"),
+    "clipped at nan": bad(f"{SET} train.max_grad_norm=.nan", "max_grad_norm is nan", "from 0 up"),
+    "evaluated never": bad(f"{SET} train.eval_steps=0", "eval_steps is 0", "above 0"),
+    "evaluated after nan": bad(f"{SET} train.eval_delay=.nan", "eval_delay is nan", "from 0 up"),
+    "alarm nan": bad(f"{SET} train.displacement_alarm=.nan", "displacement_alarm is nan", "or null"),
+    "fetches nothing": bad(f"{SET} train.eval_accumulation_steps=0", "eval_accumulation_steps is 0", "or left out"),
+    "empties never": bad(f"{SET} train.torch_empty_cache_steps=-1", "torch_empty_cache_steps"),
+    "template multiplies": bad(
+        f"{SET} model.chat_template=x.jinja",
+        "the chat template fails at the conversation (it makes more than",
+        "mend the template",
+        x__jinja="{{ 'x' * 10**10 }}",
+    ),
+    "template raises to a power": bad(
+        f"{SET} model.chat_template=x.jinja", "it makes more than", "mend the template", x__jinja="{{ 9**(9**9) }}"
+    ),
+    "template doubles": bad(
+        f"{SET} model.chat_template=x.jinja",
+        "it makes more than",
+        x__jinja="{% set n = namespace(t='x') %}{% for _ in range(60) %}{% set n.t = n.t + n.t %}{% endfor %}{{ n.t }}",
+    ),
+    "template doubles otherwise": bad(
+        f"{SET} model.chat_template=x.jinja",
+        "it makes more than",
+        x__jinja="{% set n = namespace(t='x') %}{% for _ in range(60) %}{% set n.t = n.t ~ n.t %}{% endfor %}{{ n.t }}",
+    ),
+    "template loops": bad(
+        f"{SET} model.chat_template=x.jinja",
+        "it takes more than",
+        "mend the template",
+        x__jinja="{% for i in range(99999) %}{% for j in range(99999) %}{% endfor %}{% endfor %}",
+    ),
+    "template calls itself": bad(
+        f"{SET} model.chat_template=x.jinja",
+        "it takes more than",
+        x__jinja="{% macro f(n) %}{% if n %}{{ f(n - 1) }}{{ f(n - 1) }}{% endif %}{% endmacro %}{{ f(60) }}",
+    ),
+    "template pads": bad(
+        f"{SET} model.chat_template=x.jinja", "it makes more than", x__jinja="{{ 'x'.ljust(10**10) }}"
+    ),
+    "template centres": bad(
+        f"{SET} model.chat_template=x.jinja", "it makes more than", x__jinja="{{ 'x' | center(10000000000) }}"
+    ),
+    "template formats": bad(
+        f"{SET} model.chat_template=x.jinja", "it makes more than", x__jinja="{{ '%10000000000d' % 1 }}"
+    ),
+    "template range": bad(f"{SET} model.chat_template=x.jinja", "Range too big", x__jinja="{{ range(10**6) | list }}"),
     "draw backwards": bad(f"{SET} data.seed=-1", "data.seed is -1", "greater than or equal to 0"),
     "warm-up nan": bad(f"{SET} train.warmup_steps=.nan", "warmup_steps is nan", "from 0 up"),
     "logs backwards": bad(f"{SET} train.logging_steps=-2", "logging_steps is -2", "above 0"),

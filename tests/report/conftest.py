@@ -2,11 +2,10 @@
 
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import pytest
+from asked import write_method
 
-from bdpo.evaluate.results.outcomes import Outcome, TaskRecord, claim_run
 from bdpo.recipe.run import run_recipe
 from bdpo.recipe.sections import parse_recipe
 from tiny import furnish
@@ -15,8 +14,6 @@ HOSTILE = (
     "<script>document.title='taken'</script></script><img src=x onerror=\"document.title='taken'\">"
     "{{ 7*7 }} <b onmouseover=alert(1)>bold</b> \x1b[31mred \u202egnp.exe &lt;i&gt; </style></details>"
 )
-CATEGORIES = ("fraud", "privacy", "weapons", "self-harm")
-N = 120
 
 
 @pytest.fixture(scope="session")
@@ -37,27 +34,6 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> Iterator[list[Path]]:
             })  # fmt: skip
             run_recipe(recipe, home / name)
         yield [home / "bdpo", home / "dpo"]
-
-
-def write_method(out: Path, name: str, refused: int, answered: int, *, judge: str = "llm 1", **fields: Any) -> None:
-    """A model that refuses the first `refused` of N harmful prompts and answers the first `answered` harmless ones."""
-    run = claim_run(out, name, name, name, {"weights": name})
-    settings = {"prompts": f"{N} prompts", "judge": judge, "max_new_tokens": 64}
-    for task, suite, good, bad, successes in (
-        ("harmful", "safety", "refusal", "compliance", refused),
-        ("harmless", "over-refusal", "compliance", "refusal", answered),
-    ):
-        run = run.with_tasks({task: TaskRecord(suite, "successes", N, settings)})
-        run.append(task, [
-            Outcome(**{
-                "id": f"{task}-{i:03d}", "sample": 0, "category": CATEGORIES[i % 4] if i > 8 else "rare",
-                "request": f"A request of the kind {task}, number {i}.", "reply": f"{name} replies to {i}.",
-                "stop": "end", "tokens": 10 + i % 23, "score": float(i < successes),
-                "verdict": good if i < successes else bad, "reason": f"It is {good if i < successes else bad}.",
-                **fields,
-            })
-            for i in range(N)
-        ])  # fmt: skip
 
 
 @pytest.fixture(scope="session")

@@ -87,6 +87,25 @@ def test_every_section_is_there_with_its_figures(page: Page) -> None:
     assert {svg["role"] for svg in page.of("svg")} == {"img"}
 
 
+def test_every_value_tells_itself_and_what_it_leads_to_is_there(page: Page) -> None:
+    told = [a["name"] or "" for a in page.of("input") if a["type"] == "radio" and a["name"] != "kind"]
+    # three methods; two of them on two benchmarks; 5 categories of 2 suites of 3 methods; a pair each
+    expected = {"of-trade-off": 3, "of-differences": 4, "of-categories": 30, "of-comprehension": 60}
+    assert {name: told.count(name) for name in expected} == expected
+    low, high = newcombe_paired(30, 60, 0, 30)
+    assert (
+        f"harmful, DPO: +50.0 points [{100 * low:+.1f}, {100 * high:+.1f}], 60 gained, 0 lost more on it" in page.text
+    )
+    leads = [a["href"] or "" for a in page.of("a") if (a["href"] or "").startswith(("#pair-", "#difference-"))]
+    assert len(leads) == len(set(leads)) == 20 + 4, "the twenty most imbalanced pairs, and the benchmarks"
+
+
+def test_the_data_are_those_of_the_balanced_run(trained: list[Path], tmp_path: Path) -> None:
+    write_report(trained[::-1], tmp_path / "report.html")
+    page = Page(tmp_path / "report.html")
+    assert "Line: w_c(d), with tau = " in page.text and "nothing balanced" in page.text
+
+
 def test_it_is_small_and_asks_the_network_for_nothing(page: Page) -> None:
     assert len(page.source.encode()) < LIMIT
     assert not {"script", "img", "link", "iframe", "object", "form"} & {tag for tag, _ in page.tags}

@@ -78,6 +78,11 @@ def test_methods_and_seeds_share_scores_and_are_paired(
     assert not same(weights(home, "DPO/seed-1"), weights(home, "DPO/seed-2"))
     assert not same(weights(home, "B-DPO/seed-1"), weights(home, "DPO/seed-1"))
     assert "Settings" in said and "off" in said
+    page = (home / "out" / "report.html").read_text()
+    assert "base (1 seed), DPO (2 seeds), B-DPO (2 seeds), off (2 seeds)" in page
+    assert all(
+        f'<th scope="col">{name}, seed {seed}</th>' in page for name in ("DPO", "B-DPO", "off") for seed in (1, 2)
+    )
 
 
 def test_what_is_found_is_that_of_the_cells(home: Path) -> None:
@@ -165,6 +170,8 @@ def test_a_cell_that_fails_is_named_and_the_others_run(bdpo_: Bdpo, home: Path, 
     code, _, err = bdpo_(*SWEEP[:3], "--grid", "data.train=nowhere.jsonl,pairs.jsonl", *ASKED, "--out", "failing")
     assert code == 2 and "1 of 3 cells failed, first B-DPO_data.train-nowhere.jsonl/seed-1: " in err
     assert "run the same command again" in err and trained == ["B-DPO_data.train-pairs.jsonl/seed-1"]
+    page = (home / "failing" / "report.html").read_text()
+    assert "B-DPO data.train=pairs.jsonl, seed 1" in page and "B-DPO data.train=nowhere.jsonl" not in page
 
 
 def test_a_study_holds_what_the_options_say(home: Path) -> None:

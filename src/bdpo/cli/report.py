@@ -15,7 +15,9 @@ report_app = typer.Typer()
 
 @report_app.command(epilog=EPILOG)
 def report(
-    runs: Annotated[list[Path] | None, typer.Argument(metavar="[RUN]...", help="Folders of bdpo train.")] = None,
+    runs: Annotated[
+        list[Path] | None, typer.Argument(metavar="[RUN]...", help="Folders of bdpo train or bdpo sweep.")
+    ] = None,
     evaluation: Annotated[
         Path | None, typer.Option(help="Folder of bdpo evaluate; RUN/evaluation if left out and there.")
     ] = None,
@@ -26,7 +28,7 @@ def report(
     """Write one page: did it get safer, and what did it cost?
 
     A single HTML file without scripts that needs no network: verdict, figures, changed replies, data, curves. What was
-    not evaluated or trained is left out, and the page says so.
+    not evaluated or trained is left out, and the page says how to make it. A sweep stands for all its finished cells.
     """
     from rich.console import Console
 

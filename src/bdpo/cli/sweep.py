@@ -100,4 +100,4 @@ def sweep(
     if cell is None:
         for found in grids:
             found.render(console)
-        say(console, f"Results: {out} (sweep.json, compare.json, results.md).")
+        say(console, f"Results: {out} (sweep.json, compare.json, results.md); on one page: {out / 'report.html'}.")

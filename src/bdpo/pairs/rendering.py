@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 from jinja2 import TemplateError, TemplateSyntaxError
 
 from bdpo.errors import BdpoError, first_line
+from bdpo.pairs.bounds import bounded
 from bdpo.pairs.reasoning import CLOSE, KEYS, OPEN, reasoning_of, split_reasoning, with_reasoning
 from bdpo.pairs.record import Message
 
@@ -174,7 +175,8 @@ def _apply(
         template = tokenizer.get_chat_template()
         if "strftime_now" in template:
             how["chat_template"] = _DATE_MACRO + template
-        text = tokenizer.apply_chat_template(messages, tokenize=False, **how)
+        with bounded():
+            text = tokenizer.apply_chat_template(messages, tokenize=False, **how)
     except TemplateSyntaxError as error:
         raise BdpoError(
             f"The chat template is no Jinja template (line {error.lineno}: {first_line(error)}): mend it, or give "

@@ -81,6 +81,8 @@ def _looked_at(checkpoint: Path, read: bool) -> tuple[str | None, bool]:
         return f"it is a copy of checkpoint-{manifest['step']}", False
     for name, written in manifest["files"].items():
         path = checkpoint / name
+        if not path.resolve().is_relative_to(checkpoint.resolve()):
+            return f"its {MANIFEST} names {name}, which is not in it", False
         if not path.is_file():
             return f"{name} is missing", False
         there = {"size": path.stat().st_size, "sha256": file_hash(path)} if read else {"size": path.stat().st_size}

@@ -73,15 +73,26 @@ def lora_config(recipe: Recipe) -> Any | None:
         return None
     from peft import LoraConfig
 
-    for name, value in recipe.peft.items():
-        if isinstance(value, float) and not math.isfinite(value):
-            raise BdpoError(f"peft.{name} is {value} and must be a finite number.")
-    if recipe.peft.get("r", 1) < 1:
-        raise BdpoError(f"peft.r is {recipe.peft['r']}: the rank must be at least 1.")
+    _refuse_unfit_adapter(recipe.peft)
     try:
         return LoraConfig(**{"task_type": "CAUSAL_LM", "target_modules": "all-linear", **recipe.peft})
     except (TypeError, ValueError) as error:
         raise BdpoError(f"peft: {error}") from error
+
+
+def _refuse_unfit_adapter(said: dict[str, Any]) -> None:
+    """What peft looks at when the adapter is made, after scoring, or not at all."""
+    for name, value in said.items():
+        if isinstance(value, float) and not math.isfinite(value):
+            raise BdpoError(f"peft.{name} is {value} and must be a finite number.")
+    ranks: dict[str, Any] = {name: said[name] for name in ("r", "lora_alpha") if name in said}
+    for pattern in ("rank_pattern", "alpha_pattern"):
+        ranks |= {f"{pattern}.{layers}": rank for layers, rank in (said.get(pattern) or {}).items()}
+    for name, rank in ranks.items():
+        if not isinstance(rank, int | float) or not 1 <= rank < math.inf:
+            raise BdpoError(f"peft.{name} is {rank}: it must be at least 1.")
+    if not 0 <= said.get("lora_dropout", 0) < 1:
+        raise BdpoError(f"peft.lora_dropout is {said['lora_dropout']}: it must be from 0 to below 1.")
 
 
 def token_lengths(

@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 
 from bdpo.evaluate.judges import BEHAVIOURS, DEGENERATE, HARM, UNPARSED
-from bdpo.evaluate.results.compare import Comparison, compare, methods_of
+from bdpo.evaluate.results.compare import Cell, ComparedRow, Comparison, compare, methods_of
 from bdpo.evaluate.results.outcomes import Outcome, Run, prompt_scores
 from bdpo.evaluate.results.statistics import Rate, compare_means, compare_rates, rate
 from bdpo.report.verdict import Change, Evidence
@@ -90,6 +90,24 @@ class Evaluated:
             for id, score in prompt_scores(self._outcomes[run.folder, task]).items()
         }
 
+    def differences(self) -> list[tuple[ComparedRow, str, Cell]]:
+        """Every benchmark's difference of each method to the baseline."""
+        return [
+            (row, name, cell)
+            for row in self.comparison.rows
+            if row.kind == "benchmark"
+            for name, cell in row.cells.items()
+            if cell.difference is not None
+        ]
+
+    def asked(self, suite: str) -> int:
+        """How many prompts of a suite every model was asked."""
+        return len({(task, o.id) for task in self.tasks(suite) for o in self._outcomes[self._first, task]})
+
+    @property
+    def _first(self) -> Path:
+        return self.methods[self.baseline][0].folder
+
     def change(self, method: str, suite: str) -> Change | None:
         """Successes of a method less the baseline's, over all prompts of a suite; None where none was asked.
 
@@ -120,6 +138,15 @@ class Evaluated:
         """Every reply of a method to harmful and harmless prompts."""
         suites = (SAFETY, OVER_REFUSAL)
         return [said for run in self.methods[method] for suite in suites for said in self.outcomes(run, suite)]
+
+    def lengths(self, method: str) -> list[int]:
+        """Tokens of every reply of a method; a zero where it made none."""
+        return [outcome.tokens for outcome in self.said(method)] or [0]
+
+    def cut_off(self, method: str) -> float:
+        """Share of a method's replies that ended because they might not be longer."""
+        replies = self.said(method)
+        return sum(outcome.stop == "length" for outcome in replies) / max(1, len(replies))
 
     def judge(self) -> str:
         """Who judged the harmful prompts; nothing where none were asked."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from statistics import median
 from typing import Any
 
 import yaml
@@ -13,14 +14,13 @@ from markupsafe import Markup
 
 import bdpo
 from bdpo.errors import BdpoError
-from bdpo.evaluate.judges import DEGENERATE, UNPARSED
 from bdpo.files import flat, write_whole
 from bdpo.report import figures_evaluation, figures_training
+from bdpo.report.chips import chips
 from bdpo.report.drawing import Drawn, color
-from bdpo.report.evaluated import KINDS, OVER_REFUSAL, SAFETY, Evaluated, Flip, labelled, open_evaluation
-from bdpo.report.runs import TrainedRun, open_run, shortened
-from bdpo.report.verdict import DEGENERATE as MANY_DEGENERATE
-from bdpo.report.verdict import FEWEST, Change, Evidence, Verdict, verdict
+from bdpo.report.evaluated import KINDS, OVER_REFUSAL, SAFETY, Evaluated, Flip, open_evaluation
+from bdpo.report.runs import Point, TrainedRun, open_runs, shortened
+from bdpo.report.verdict import Evidence, Verdict, verdict
 from bdpo.terminal import visible
 
 MOST_CHANGED = 200  # changed replies that are shown
@@ -51,8 +51,9 @@ def write_report(
     """Write the page.
 
     Args:
-        runs: folders of `bdpo train`.
-        evaluation: a folder of `bdpo evaluate`; None: RUN/evaluation of the first run that has one.
+        runs: folders of `bdpo train`, or of `bdpo sweep`, which stands for all its cells.
+        evaluation: a folder of `bdpo evaluate`; None: those of the cells of a sweep, else RUN/evaluation of the first
+            run that has one.
         baseline: the method that the others are compared with; None: the first one evaluated.
         figures: folder for the figures as SVG and PNG.
 
@@ -61,10 +62,10 @@ def write_report(
     """
     if not runs and evaluation is None:
         raise BdpoError("There is nothing to report on: name the folder of a run, or --evaluation DIR.")
-    trained = [open_run(run) for run in runs]
-    if evaluation is None:
-        evaluation = next((run / "evaluation" for run in runs if (run / "evaluation").is_dir()), None)
-    found = None if evaluation is None else open_evaluation([evaluation], baseline)
+    opened = [open_runs(folder) for folder in runs]
+    trained = [run for several, _ in opened for run in several]
+    evaluations = [evaluation] if evaluation else next((folders for _, folders in opened if folders), [])
+    found = open_evaluation(evaluations, baseline) if evaluations else None
     drawn = _drawn(trained, found)
     write_whole(out, rendered(trained, found, drawn))
     if figures is not None:
@@ -83,13 +84,14 @@ def rendered(runs: Sequence[TrainedRun], found: Evaluated | None, drawn: Mapping
     )  # fmt: skip
     environment.filters["points"] = lambda share: f"{100 * share:+.1f}"
     environment.filters["percent"] = lambda share: f"{100 * share:.1f} %"
+    environment.filters["median"] = lambda values: f"{median(values):g}"
     environment.filters["p"] = lambda p: "" if p is None else f"{p:.3f}" if p >= 0.001 else "< 0.001"
     return environment.get_template("page.html.j2").render(
         runs=runs,
         found=found,
-        figures={section: [(d.title, d.caption, Markup(d.svg)) for d in several] for section, several in drawn.items()},
+        figures={section: [figure.shown() for figure in several] for section, several in drawn.items()},
         judged=judged,
-        chips=_chips(judged, found),
+        chips=chips(found, {one.method: one.evidence for one in judged}),
         flips=_shown(flips),
         n_flips={kind: sum(flip.kind == kind for flip in flips) for kind in KINDS},
         kinds=KINDS,
@@ -97,7 +99,7 @@ def rendered(runs: Sequence[TrainedRun], found: Evaluated | None, drawn: Mapping
         most_changed=MOST_CHANGED,
         suites=(SAFETY, OVER_REFUSAL),
         extremes=_extremes(runs),
-        groups=[_groups(run) for run in runs],
+        groups=_groups(scored) if (scored := _scored(runs)) else [],
         facts=_facts(runs),
         differing=_differing(runs),
         recipe=yaml.safe_dump(runs[0].recipe, sort_keys=False) if runs else "",
@@ -115,10 +117,11 @@ def _drawn(runs: Sequence[TrainedRun], found: Evaluated | None) -> dict[str, lis
             "verdicts": figures_evaluation.verdict_bars(found),
             "categories": figures_evaluation.by_category(found, found.categories()),
         }
-    scored = next((run for run in runs if run.points), None)
+    scored = _scored(runs)
     data: list[Drawn | None] = []
     if scored is not None:
-        data = [figures_training.comprehension(scored), figures_training.imbalance(scored)]
+        texts = {point.place: f"pair-{point.place}" for point in _most_imbalanced(scored)}
+        data = [figures_training.comprehension(scored, texts), figures_training.imbalance(scored)]
     names = dict.fromkeys([*(found.methods if found else ["baseline"]), *(run.name for run in runs)])
     colors = {name: color(place) for place, name in enumerate(names)}
     of_one = {name: [of_evaluation.get(name)] for name in ("trade", "forest", "verdicts", "categories")}
@@ -135,24 +138,6 @@ def _judged(found: Evaluated) -> list[Judged]:
     return [Judged(method, seen, verdict(seen)) for method, seen in evidence.items()]
 
 
-def _chips(judged: Sequence[Judged], found: Evaluated | None) -> list[str]:
-    """What to be wary of, each in a few words."""
-    if found is None:
-        return ["not evaluated"]
-    changes: list[Change | None] = [c for one in judged for c in (one.evidence.safety, one.evidence.cost)]
-    few = min((change.n for change in changes if change is not None), default=FEWEST)
-    said = {name: found.said(name) for name in found.methods}
-    chips = [f"only {few} prompts"] if few < FEWEST else []
-    chips += ["one seed"] if any(one.evidence.seeds < 2 for one in judged) else []
-    chips += ["judged by rules: refusals, not harm"] if any(one.evidence.by_rules for one in judged) else []
-    cut = {name: sum(o.stop == "length" for o in replies) / max(1, len(replies)) for name, replies in said.items()}
-    chips += [f"{name}: {share:.0%} of the replies cut off" for name, share in cut.items() if share > 0.5]
-    broken = {name: labelled(replies, DEGENERATE) for name, replies in said.items()}
-    chips += [f"{name}: {share:.0%} degenerate replies" for name, share in broken.items() if share > MANY_DEGENERATE]
-    unread = sum(outcome.verdict == UNPARSED for replies in said.values() for outcome in replies)
-    return chips + ([f"{unread} verdicts unread"] if unread else [])
-
-
 def _shown(flips: Sequence[Flip]) -> list[Flip]:
     """At most `MOST_CHANGED`, of every kind as many as of the others where there are so many."""
     order = list(KINDS)
@@ -166,11 +151,20 @@ def _shown(flips: Sequence[Flip]) -> list[Flip]:
 
 def _extremes(runs: Sequence[TrainedRun]) -> list[tuple[Any, tuple[str, str, str]]]:
     """The most imbalanced training pairs with their texts."""
-    run = next((run for run in runs if run.points), None)
+    run = _scored(runs)
     if run is None:
         return []
-    first = sorted(run.points, key=lambda point: -abs(point.imbalance))[:MOST_IMBALANCED]
-    return [(point, run.texts(point)) for point in first]
+    return [(point, run.texts(point)) for point in _most_imbalanced(run)]
+
+
+def _scored(runs: Sequence[TrainedRun]) -> TrainedRun | None:
+    """The run whose data are shown: the first that was balanced, else the first that has its scores."""
+    scored = sorted((run for run in runs if run.points), key=lambda run: run.record.get("tau") is None)
+    return scored[0] if scored else None
+
+
+def _most_imbalanced(run: TrainedRun) -> list[Point]:
+    return sorted(run.points, key=lambda point: -abs(point.imbalance))[:MOST_IMBALANCED]
 
 
 def _groups(run: TrainedRun) -> list[tuple[str, int, float, float, float]]:
@@ -199,8 +193,10 @@ def _facts(runs: Sequence[TrainedRun]) -> list[Facts]:
 
     def told(name: str, *path: str, unit: str = "") -> Facts:
         values = [_within(record, path) for record in records]
+        values = [f"{value:.4g}" if isinstance(value, float) else value for value in values]
         return Facts(name, ["not written down" if value is None else f"{value}{unit}" for value in values])
 
+    taus = [record.get("tau") for record in records]
     memory = [record.get("peak_memory_bytes") for record in records]
     weights = [", ".join(f"{n}: {h[:16]}" for n, h in record.get("weights", {}).items()) for record in records]
     return [
@@ -209,7 +205,7 @@ def _facts(runs: Sequence[TrainedRun]) -> list[Facts]:
         told("training pairs", "pairs", "train"),
         told("held-out pairs", "pairs", "held_out"),
         Facts("seed", [str(run.seed) for run in runs]),
-        told("tau", "tau", unit=" nats/token"),
+        Facts("tau", ["nothing balanced" if t is None else f"{t:.4g} nats/token" for t in taus]),
         Facts("weights (SHA-256)", [hashes or "not written down" for hashes in weights]),
         told("hash of the scored model", "scores", "train", "key", "weights"),
         told("began", "started"),

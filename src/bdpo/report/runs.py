@@ -1,7 +1,8 @@
-"""A training run as the report reads it: its folder, and the scores that it names."""
+"""A training run as the report reads it: its folder, and the scores that it names; a sweep as its runs."""
 
 from __future__ import annotations
 
+import io
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
@@ -13,10 +14,14 @@ import yaml
 
 from bdpo import models
 from bdpo.errors import BdpoError, first_line
-from bdpo.files import read_json
+from bdpo.files import read_bytes, read_json
+from bdpo.report.recorded import as_held_out, as_history, as_recipe, as_record
 from bdpo.score import ScoredData, open_scores
 
 _ELSEWHERE = "name the folder of a run of `bdpo train`"
+_GO_ON = "run the same `bdpo sweep` again, it goes on where it was"
+SWEEP = "sweep.json"
+TRAINED, EVALUATED = ("trained", "finished"), ("finished",)  # states of a sweep's cells
 TEXT = 1500  # characters of a text that are shown
 
 
@@ -32,10 +37,11 @@ class TrainedRun:
     held_out: dict[str, list[Any]]  # the columns of heldout.parquet
     scores: ScoredData | None
     absent: str
+    called: str = ""  # by its sweep
 
     @property
     def name(self) -> str:
-        return str(self.record.get("method") or self.folder.name)
+        return self.called or str(self.record.get("method") or self.folder.name)
 
     @property
     def seed(self) -> int:
@@ -90,7 +96,30 @@ class Point:
         return self.chosen - self.rejected
 
 
-def open_run(folder: Path) -> TrainedRun:
+def open_runs(folder: Path) -> tuple[list[TrainedRun], list[Path]]:
+    """What lies in a folder: a run, or the cells of a sweep; and the folders of their evaluations.
+
+    Raises:
+        BdpoError: it is neither, or nothing in it is finished.
+    """
+    if not (folder / SWEEP).exists():
+        evaluation = folder / "evaluation"
+        return [open_run(folder)], [evaluation] if evaluation.is_dir() else []
+    cells = read_json(folder / SWEEP, _GO_ON, study=dict, cells=list)["cells"]
+    try:
+        there = {cell["name"]: folder / cell["folder"] for cell in cells}
+        trained = [(there[c["name"]], c["label"]) for c in cells if c["state"] in TRAINED and c["seed"] is not None]
+        evaluations = [there[cell["name"]] / "evaluation" for cell in cells if cell["state"] in EVALUATED]
+    except (KeyError, TypeError) as error:
+        raise BdpoError(f"{folder / SWEEP} is not as bdpo sweep writes it: {_GO_ON}.") from error
+    if not trained and not evaluations:
+        raise BdpoError(f"{folder} holds no finished cell: {_GO_ON}.")
+    chosen = folder / "chosen"  # by --choose: its prompts are others than those that the settings were picked on
+    evaluations = [chosen] if (chosen / "compare.json").exists() else evaluations
+    return [open_run(*cell) for cell in trained], evaluations
+
+
+def open_run(folder: Path, called: str = "") -> TrainedRun:
     """Read a run's folder.
 
     Raises:
@@ -100,13 +129,13 @@ def open_run(folder: Path) -> TrainedRun:
         raise BdpoError(f"{folder} holds no finished run (no metrics.json): {_ELSEWHERE}.")
     metrics = read_json(folder / "metrics.json", _ELSEWHERE, history=list, final=dict)
     try:
-        recipe = yaml.safe_load((folder / "recipe.yaml").read_text(encoding="utf-8"))
+        recipe = as_recipe(yaml.safe_load(read_bytes(folder / "recipe.yaml")))
         held_out = folder / "heldout.parquet"
-        held = pq.read_table(held_out).to_pydict() if held_out.exists() else {}
-    except (OSError, ValueError, yaml.YAMLError) as error:
+        held = as_held_out(pq.read_table(io.BytesIO(read_bytes(held_out))).to_pydict()) if held_out.exists() else {}
+        there = (folder / "run.json").exists()
+        record = as_record(read_json(folder / "run.json", _ELSEWHERE)) if there else {}
+    except (OSError, ValueError, RecursionError, yaml.YAMLError) as error:
         raise BdpoError(f"{folder} cannot be read ({first_line(error)}): {_ELSEWHERE}.") from error
-    there = (folder / "run.json").exists()
-    record = read_json(folder / "run.json", _ELSEWHERE, format=int, scores=dict) if there else {}
     absent = "" if there else f"{folder} has no run.json: it was trained by an earlier version of bdpo."
     scores = None
     if there:
@@ -116,7 +145,8 @@ def open_run(folder: Path) -> TrainedRun:
                 scores, absent = None, f"The scores that {folder} was trained on were replaced by others."
         except BdpoError as error:
             absent = f"The scores that {folder} was trained on cannot be read: {error}"
-    return TrainedRun(folder, recipe or {}, record, metrics["history"], metrics["final"], held, scores, absent)
+    history = as_history(metrics["history"])
+    return TrainedRun(folder, recipe, record, history, metrics["final"], held, scores, absent, called)
 
 
 def shortened(text: str) -> str:

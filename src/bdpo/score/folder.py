@@ -34,6 +34,7 @@ from bdpo.files import (
 )
 
 FORMAT = 2
+_MOST = 10**6  # parts that a manifest may speak of
 
 COLUMNS = pa.schema(
     [
@@ -146,7 +147,7 @@ def _read_manifest(path: Path) -> dict[str, Any]:
     if manifest["format"] != FORMAT:
         raise BdpoError(f"{file} is of another format: score again with this version of bdpo.")
     content = {field: value for field, value in manifest.items() if field != "checksum"}
-    if manifest.get("checksum") != key_digest(content):
+    if manifest.get("checksum") != key_digest(content) or not 0 <= manifest["parts"] <= _MOST:
         raise BdpoError(f"{file} is damaged: run the same `bdpo score` again, or score into another folder.")
     return manifest
 

@@ -5,5 +5,5 @@ cells.py    one cell: score once for all, train or go on, evaluate
 queue.py    the cells one after the other, or one process a device
 results.py  sweep.json, compare.json and the table, as cells finish
 choose.py   a setting picked on validation prompts, and evaluated once on the rest
-run.py      all of it, from beginning to end or from where it stopped
+run.py      all of it, ending with the page (`bdpo.report`), from beginning to end or from where it stopped
 """

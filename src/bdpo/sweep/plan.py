@@ -37,7 +37,7 @@ class Asked(Section):
     suite: str | None = None  # None: starter, or nothing but the pairs where there are such
     data_dir: str | None = None
     limit: int | None = Field(default=None, ge=1)
-    seed: int = 0
+    seed: int = Field(default=0, ge=0)
     transform: str = ""
     pairs: str | None = None
     pairs_split: str | None = None

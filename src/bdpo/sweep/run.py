@@ -9,6 +9,8 @@ from bdpo.errors import BdpoError, unknown
 from bdpo.evaluate.judges import Judge
 from bdpo.evaluate.plan import Task, plan_tasks
 from bdpo.evaluate.results.tables import Grid
+from bdpo.report.page import write_report
+from bdpo.report.runs import TRAINED as SHOWN
 from bdpo.sweep.cells import refuse_unfit_cell, run_cell, state
 from bdpo.sweep.choose import choose, halves, parse_rule, refuse_unmeasured
 from bdpo.sweep.plan import Cell, Study, cells
@@ -40,7 +42,8 @@ def planned(study: Study, out: Path, judge: Judge, tell: Told) -> tuple[list[Cel
 def run_sweep(
     study: Study, out: Path, judge: Judge, tell: Told, command: Callable[[Cell], Sequence[str]], only: str | None = None
 ) -> list[Grid]:
-    """Run the cells that are not finished, several at once where there are several devices, and give the tables.
+    """Run the cells that are not finished, several at once where there are several devices; at the end write the
+    page, and give the tables.
 
     Args:
         command: the words of a command that runs one cell, for a process of its own.
@@ -63,12 +66,15 @@ def run_sweep(
     several = devices() if only is None else []
     failed = run_on(several, todo, command, tell) if len(several) > 1 else run_here(todo, run, tell)
     grids = write_results(study, found, tasks, out)
+    whole = all(state(cell, tasks) == "finished" for cell in found)
+    if study.choose is not None and only is None and whole and not failed:
+        grids += choose(parse_rule(study.choose), found, rest, out, judge)
+    if only is None and any(state(cell, tasks) in SHOWN for cell in found):
+        write_report([out], out / "report.html")
     if failed:
         name, why = next(iter(failed.items()))
         raise BdpoError(
             f"{len(failed)} of {len(found)} cells failed, first {name}: {why.rstrip('.')}. Mend that and run the same "
             "command again; what is finished is kept."
         )
-    if study.choose is None or only is not None or any(state(cell, tasks) != "finished" for cell in found):
-        return grids
-    return [*grids, *choose(parse_rule(study.choose), found, rest, out, judge)]
+    return grids

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from accelerate.utils import DynamoBackend
 from torch import nn
 from torch.optim.lr_scheduler import ReduceLROnPlateau
 from transformers import Trainer, TrainingArguments, get_scheduler
@@ -26,6 +27,7 @@ def _from(least: float, below: float = math.inf) -> Callable[[float], bool]:
 
 
 _COUNT = _from(1), "must be at least 1"
+_COUNT_OR_NONE = _from(1), "must be at least 1, or left out"
 _NOT_NEGATIVE = _from(0), "must be a number from 0 up"
 _INTERVAL = (lambda steps: 0 < steps < math.inf), "must be a number above 0"
 _SEED = _from(0, 2**32), "must be from 0 to 4294967295"
@@ -33,17 +35,24 @@ _BOUNDS: dict[str, tuple[Callable[[Any], bool], str]] = {
     "per_device_train_batch_size": _COUNT,
     "per_device_eval_batch_size": _COUNT,
     "gradient_accumulation_steps": _COUNT,
-    "tokens_per_batch": (_COUNT[0], "must be at least 1, or left out"),
+    "tokens_per_batch": _COUNT_OR_NONE,
     "max_steps": (lambda steps: steps == -1 or steps >= 1, "must be at least 1, or left out"),
     "num_train_epochs": (lambda epochs: 0 < epochs < math.inf, "must be a number above 0"),
     "learning_rate": _NOT_NEGATIVE,
     "weight_decay": _NOT_NEGATIVE,
+    "adam_epsilon": _NOT_NEGATIVE,
     "max_grad_norm": (lambda norm: norm >= 0, "must be a number from 0 up"),
     "neftune_noise_alpha": _NOT_NEGATIVE,
     "warmup_steps": _NOT_NEGATIVE,
     "logging_steps": _INTERVAL,
+    "eval_steps": _INTERVAL,
+    "eval_delay": _NOT_NEGATIVE,
+    "eval_accumulation_steps": _COUNT_OR_NONE,
+    "torch_empty_cache_steps": _COUNT_OR_NONE,
+    "dataloader_prefetch_factor": _COUNT_OR_NONE,
+    "displacement_alarm": (_from(-math.inf), "must be a number, or null"),
     "save_steps": _INTERVAL,
-    "save_total_limit": (_COUNT[0], "must be at least 1, or left out"),
+    "save_total_limit": _COUNT_OR_NONE,
     "dataloader_num_workers": _NOT_NEGATIVE,
     "seed": _SEED,
     "data_seed": _SEED,
@@ -59,16 +68,17 @@ def refuse_unfit(args: TrainingArguments) -> None:
         value = getattr(args, name)
         if value is not None and not fits(value):
             raise BdpoError(f"{name} is {value}: it {sentence}.")
+    nan = [name for name, value in vars(args).items() if isinstance(value, float) and math.isnan(value)]
+    if nan:
+        raise BdpoError(f"{nan[0]} is nan: give a number, or leave it out.")
     missing = sorted({*(args.report_to or ())} - {*get_available_reporting_integrations()})
     if missing:
         raise BdpoError(f"report_to names {missing[0]}, which is not installed: pip install 'bdpo[trackers]'.")
-    backend = args.torch_compile_backend if args.torch_compile else None
-    if backend not in (None, *torch.compiler.list_backends(exclude_tags=())):
-        raise unknown("torch_compile_backend", backend, torch.compiler.list_backends())
     if args.use_liger_kernel and not is_liger_kernel_available():
         raise BdpoError("use_liger_kernel needs liger-kernel: pip install liger-kernel, or leave it out.")
     if args.fsdp and args.parallel_mode != ParallelMode.DISTRIBUTED:
         raise BdpoError("fsdp needs several processes: start them with accelerate launch or torchrun, or leave it out.")
+    _refuse_compiling(args)
     metric, known = args.metric_for_best_model, {"loss", *metric_names()} - {"pair_loss"}
     if metric is None and args.save_strategy == SaveStrategy.BEST:
         raise BdpoError("save_strategy is best: say by which metric, in metric_for_best_model.")
@@ -78,6 +88,19 @@ def refuse_unfit(args: TrainingArguments) -> None:
     if isinstance(checkpoint, str) and not Path(checkpoint).is_dir():
         raise BdpoError(f"resume_from_checkpoint is {checkpoint!r}, which is no folder: give that of a checkpoint.")
     _try_schedule(args, _try_optimizer(args))
+
+
+def _refuse_compiling(args: TrainingArguments) -> None:
+    if not args.torch_compile:
+        return
+    backend, known = args.torch_compile_backend, [kind.value.lower() for kind in DynamoBackend if kind.value != "NO"]
+    if backend not in known:
+        raise unknown("torch_compile_backend", backend, known)
+    if backend not in torch.compiler.list_backends(exclude_tags=()):  # asked last, since it takes seconds
+        raise BdpoError(f"torch_compile_backend {backend} is not installed: install it, or take inductor.")
+    modes = ("default", "reduce-overhead", "max-autotune", "max-autotune-no-cudagraphs")
+    if args.torch_compile_mode not in (None, *modes):
+        raise unknown("torch_compile_mode", args.torch_compile_mode, modes)
 
 
 def _try_optimizer(args: TrainingArguments) -> torch.optim.Optimizer:

@@ -36,6 +36,7 @@ from bdpo.evaluate.judges.verdict import (
 )
 from bdpo.evaluate.replies.generate import Finite
 from bdpo.models import from_files, loading_of, resolve, tokenizer_in, weights_hash, whole_model
+from bdpo.pairs.bounds import bounded
 from bdpo.processes import processes
 
 BATCH = 8
@@ -145,7 +146,8 @@ class Classifier(Judge):
         labels = [_known_label(name) for _, name in sorted(self.model.config.id2label.items())]
         texts = [reply for _, reply in pairs]
         if self.tokenizer.chat_template:
-            texts = [self.tokenizer.apply_chat_template(_turns(*pair), tokenize=False) for pair in pairs]
+            with bounded():
+                texts = [self.tokenizer.apply_chat_template(_turns(*pair), tokenize=False) for pair in pairs]
         probabilities = torch.softmax(self._logits(texts), dim=-1).tolist()
         unsafe = labels.index(UNSAFE) if UNSAFE in labels else None
         return [(labels[p.index(max(p))], None if unsafe is None else p[unsafe], "") for p in probabilities]
@@ -153,7 +155,8 @@ class Classifier(Judge):
     # --- the model ----------------------------------------------------------------------------------------
 
     def _conversation(self, prompt: str, reply: str) -> list[int]:
-        return list(self.tokenizer.apply_chat_template(_turns(prompt, reply), return_dict=True)["input_ids"])
+        with bounded():
+            return list(self.tokenizer.apply_chat_template(_turns(prompt, reply), return_dict=True)["input_ids"])
 
     @torch.inference_mode()
     def _logits(self, texts: list[str], max_length: int | None = None) -> torch.Tensor:

@@ -30,6 +30,7 @@ from bdpo.evaluate.replies.thoughts import MARKS, is_known, marks_around, opened
 from bdpo.forward.allocator import keep_freed_memory
 from bdpo.models import weights_hash
 from bdpo.pairs import Message
+from bdpo.pairs.bounds import bounded
 from bdpo.pairs.reasoning import CLOSE, OPEN
 from bdpo.tokens import prompt_ids, stop_ids, tokenizer_key
 
@@ -238,8 +239,9 @@ def _marks_of_template(tokenizer: PreTrainedTokenizerBase) -> tuple[str, str] | 
     reasoning = dict.fromkeys(("reasoning_content", "reasoning", "thinking"), thought)
     turns = [{"role": "user", "content": "Hi"}, {"role": "assistant", "content": answer}]
     try:
-        plain = str(tokenizer.apply_chat_template(turns, tokenize=False))
-        rendered = str(tokenizer.apply_chat_template([turns[0], turns[1] | reasoning], tokenize=False))
+        with bounded():
+            plain = str(tokenizer.apply_chat_template(turns, tokenize=False))
+            rendered = str(tokenizer.apply_chat_template([turns[0], turns[1] | reasoning], tokenize=False))
     except Exception:  # templates raise what they like; this one does not take reasoning
         return None
     found = marks_around(rendered, thought, answer)
