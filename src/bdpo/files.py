@@ -12,7 +12,7 @@ import shutil
 import socket
 import stat
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager, suppress
 from functools import lru_cache
 from pathlib import Path
@@ -309,6 +309,15 @@ def key_difference(found: dict[str, Any], expected: dict[str, Any]) -> list[str]
         for field in fields
         if found.get(field) != expected.get(field)
     ]
+
+
+def flat(sections: Mapping[str, Any]) -> dict[str, Any]:
+    """`section.key` -> value of a recipe's sections; empty sections are left out.
+
+    >>> flat({"loss": {"name": "dpo", "beta": 0.1}, "peft": None})
+    {'loss.name': 'dpo', 'loss.beta': 0.1}
+    """
+    return {f"{section}.{key}": value for section, keys in sections.items() for key, value in (keys or {}).items()}
 
 
 def _short(value: Any) -> str:

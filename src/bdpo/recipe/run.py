@@ -18,7 +18,7 @@ from transformers import TrainerCallback
 from transformers.utils import logging
 
 from bdpo.errors import BdpoError, first_line
-from bdpo.files import key_difference, read_json, write_json, write_whole
+from bdpo.files import flat, key_difference, read_json, write_json, write_whole
 from bdpo.method.balance import Balance
 from bdpo.models import LoadedModel
 from bdpo.pairs import PreferencePair
@@ -171,7 +171,7 @@ def refuse_other_recipe(recipe: Recipe, out: Path) -> None:
     Raises:
         BdpoError: the run in `out` was begun with another recipe; names the fields.
     """
-    there, now = _flat(_begun_with(out / RECIPE)), _flat(recipe)
+    there, now = (flat(one.model_dump(mode="json")) for one in (_begun_with(out / RECIPE), recipe))
     free = _MAY_DIFFER | (_LENGTH if now.get("train.lr_scheduler_type") == "constant" else set())
     free |= {key for key in (*there, *now) if key.startswith("evaluate.")}
     different = key_difference(*({k: v for k, v in flat.items() if k not in free} for flat in (there, now)))
@@ -210,12 +210,6 @@ def _refuse_other_scores(scores: ScoredData, out: Path) -> None:
             f"{out} was begun with other scores; they differ in {'; '.join(different)}. Bring back the model and the "
             "data of its first part, or choose another --out."
         )
-
-
-def _flat(recipe: Recipe) -> dict[str, Any]:
-    """`section.key` -> value; sections that are empty are left out."""
-    content = recipe.model_dump(mode="json")
-    return {f"{section}.{key}": value for section, keys in content.items() for key, value in (keys or {}).items()}
 
 
 def _write_start(recipe: Recipe, scores: ScoredData, pairs_per_step: int, out: Path) -> None:

@@ -14,7 +14,7 @@ from markupsafe import Markup
 
 import bdpo
 from bdpo.errors import BdpoError
-from bdpo.files import write_whole
+from bdpo.files import flat, write_whole
 from bdpo.report import figures_evaluation, figures_training
 from bdpo.report.chips import chips
 from bdpo.report.drawing import Drawn, color
@@ -225,10 +225,7 @@ def _within(content: Any, path: Sequence[str]) -> Any:
 
 def _differing(runs: Sequence[TrainedRun]) -> list[Facts]:
     """The recipe's keys in which runs differ, with the value of each run."""
-    flat = [
-        {f"{section}.{key}": value for section, keys in run.recipe.items() for key, value in (keys or {}).items()}
-        for run in runs
-    ]
-    keys = sorted({key for of_run in flat for key in of_run} - {"train.output_dir"})
-    differing = [key for key in keys if len({repr(of_run.get(key)) for of_run in flat}) > 1]
-    return [Facts(key, [str(of_run.get(key, "left out")) for of_run in flat]) for key in differing]
+    recipes = [flat(run.recipe) for run in runs]
+    keys = sorted({key for recipe in recipes for key in recipe} - {"train.output_dir"})
+    differing = [key for key in keys if len({repr(recipe.get(key)) for recipe in recipes}) > 1]
+    return [Facts(key, [str(recipe.get(key, "left out")) for recipe in recipes]) for key in differing]
