@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shlex
+import sys
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -17,9 +18,10 @@ evaluate_app = typer.Typer()
 
 
 def _trust(trusted: bool) -> None:
-    from bdpo import models
+    if trusted or "bdpo.models" in sys.modules:  # else nobody has trusted yet, and loading it would take seconds
+        from bdpo import models
 
-    models.trust_remote_code(trusted)
+        models.trust_remote_code(trusted)
 
 
 TrustRemoteCode = Annotated[
