@@ -5,13 +5,16 @@ from __future__ import annotations
 import csv
 import io
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 from rich.console import Console
 from rich.table import Table
 
-from bdpo.evaluate.results.flips import Flip
-from bdpo.score.summary import ALL, ScoreSummary
 from bdpo.terminal import plain
+
+if TYPE_CHECKING:  # they take seconds to load, and what is printed is theirs already
+    from bdpo.evaluate.results.flips import Flip
+    from bdpo.score.summary import ScoreSummary
 
 
 def render_summary(summary: ScoreSummary, console: Console) -> None:
@@ -23,7 +26,7 @@ def render_summary(summary: ScoreSummary, console: Console) -> None:
     for g in summary.groups:
         row = (plain(g.name), f"{g.n}", f"{g.chosen_mi:.2f}", f"{g.rejected_mi:.2f}", f"{g.imbalance:+.2f}",
                f"{g.imbalance_std:.2f}", f"{g.rejected_better:.0%}")  # fmt: skip
-        table.add_row(*row, end_section=g.name == ALL)
+        table.add_row(*row, end_section=g is summary.groups[0])
     console.print(table)
     console.print(
         plain("imbalance = chosen - rejected; r better: share of pairs whose rejected reply is understood better.")
