@@ -28,7 +28,9 @@ def bounded() -> Iterator[None]:
 
     A template that goes beyond raises SecurityError, which is a TemplateError.
     """
-    from transformers.utils import chat_template_utils as home
+    from transformers.utils import chat_template_utils
+
+    home: Any = chat_template_utils
 
     plain, home.ImmutableSandboxedEnvironment = home.ImmutableSandboxedEnvironment, BoundedEnvironment
     BoundedEnvironment.characters, BoundedEnvironment.steps = CHARACTERS, STEPS * _SHORT
@@ -71,7 +73,7 @@ class BoundedEnvironment(ImmutableSandboxedEnvironment):
             self._make(_size_of(operator, left, right))
         return super().call_binop(context, operator, left, right)
 
-    def call(self, context: Any, obj: Any, *given: Any, **named: Any) -> Any:  # type: ignore[override]
+    def call(self, context: Any, obj: Any, *given: Any, **named: Any) -> Any:
         """A call of a macro or a method."""
         self._step(1)
         _refuse_large((*given, *named.values()))
@@ -109,7 +111,7 @@ class BoundedEnvironment(ImmutableSandboxedEnvironment):
             yield value
 
 
-def _filtered(node: nodes.Expr, name: str) -> nodes.Filter:
+def _filtered(node: Any, name: str) -> nodes.Filter:
     return nodes.Filter(node, name, [], [], None, None, lineno=node.lineno, environment=node.environment)
 
 

@@ -85,7 +85,7 @@ def _refuse_unfit_adapter(said: dict[str, Any]) -> None:
     for name, value in said.items():
         if isinstance(value, float) and not math.isfinite(value):
             raise BdpoError(f"peft.{name} is {value} and must be a finite number.")
-    ranks = {name: said[name] for name in ("r", "lora_alpha") if name in said}
+    ranks: dict[str, Any] = {name: said[name] for name in ("r", "lora_alpha") if name in said}
     for pattern in ("rank_pattern", "alpha_pattern"):
         ranks |= {f"{pattern}.{layers}": rank for layers, rank in (said.get(pattern) or {}).items()}
     for name, rank in ranks.items():
