@@ -45,7 +45,7 @@ def refuse_secrets(content: Any, where: str, name: str = "") -> None:
     found = next(_secrets(content, name), None)
     if found is not None:
         raise BdpoError(
-            f"{where}: {found} is a secret, and what a recipe says is written into the run's folder: take it out and "
+            f"{where}: {found} is a secret, and what is said is written into the results: take it out and "
             "set the environment variable HF_TOKEN (for an endpoint OPENAI_API_KEY)."
         )
 

@@ -68,6 +68,28 @@ EVALUATIONS: dict[str, Bad] = {
             | {"tasks": {"t": {"suite": "safety", "measure": "m", "expected": 3, "settings": {}}}}
         },
     ),
+    "a secret for a model": bad(
+        f"evaluate https://me:word@localhost/m --out never --endpoint {'http://localhost:1/v1'}",
+        "the name of a model is a secret",
+        "take it out",
+    ),
+    "a secret for the template": bad(
+        f'{ASK} --chat-template-kwargs {{"api_key":"abc"}}',
+        "--chat-template-kwargs: api_key is a secret",
+        "OPENAI_API_KEY",
+    ),
+    "template a pipe": bad(
+        f"{ASK} --chat-template x.jinja", "--chat-template: x.jinja cannot be read (a pipe", x__jinja=fifo
+    ),
+    "template a folder": bad(f"{ASK} --chat-template model", "--chat-template: model cannot be read", "a directory"),
+    "task of another place": bad(
+        "compare eval",
+        "eval/a/run.json cannot be read ('/etc/x' is no name of a task)",
+        **{
+            "eval/a/run__json": RUN
+            | {"tasks": {"/etc/x": {"suite": "safety", "measure": "m", "expected": 0, "settings": {}}}}
+        },
+    ),
     "outcomes elsewhere": bad(
         "compare eval",
         "eval/a/run.json cannot be read ('../../t' is no name of a task)",

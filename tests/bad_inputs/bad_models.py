@@ -183,6 +183,17 @@ MODELS: dict[str, Bad] = {
     "padding that no vocabulary has": bad(
         MODEL, "pad_token is '<none>', which the vocabulary", "belong together", **{TC: config(pad_token="<none>")}
     ),
+    "tokenizer a folder": bad(
+        MODEL, "tokenizer.json cannot be read (a folder", **{T: lambda path: (gone(path), path.mkdir())}
+    ),
+    "chat template a pipe": bad(
+        MODEL,
+        "chat_template.jinja cannot be read (a pipe",
+        **{"model/chat_template__jinja": lambda path: (gone(path), fifo(path))},
+    ),
+    "settings of an adapter a pipe": bad(
+        ADAPTER, "adapter_config.json cannot be read (a pipe", **{"adapter/adapter_config__json": fifo}
+    ),
     "end of a reply no token": bad(MODEL, "eos_token_id is ['x'] and must be", **{G: {"eos_token_id": ["x"]}}),
     "length in words": bad(
         MODEL, "Cannot load", "TypeError", **{"model/tokenizer_config__json": config(model_max_length="long")}

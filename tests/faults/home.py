@@ -23,6 +23,7 @@ UNSAVED = ("train", "--config", "unsaved.yaml")
 TWO = ("train", "--config", "two.yaml")  # two checkpoints are kept
 SCORE = ("score", "--config", "recipe.yaml")
 EVALUATE = ("evaluate", "model", "--limit", "4", "--max-new-tokens", "8")
+CLEAN = ("data", "clean", "pairs.jsonl")
 MERGE = ("merge", "whole-train")
 
 _TAKEN = itertools.count(1)
@@ -36,8 +37,8 @@ class Home:
     expected: dict[str, str] = field(default_factory=dict)  # fingerprint, by command
 
     def new(self, name: str) -> Path:
-        """A folder that is not there."""
-        return self.folder / f"{name}-{os.getpid()}-{next(_TAKEN)}"
+        """A folder that is not there; for `data clean` a file."""
+        return self.folder / f"{name}-{os.getpid()}-{next(_TAKEN)}{_suffix(name)}"
 
     def copy(self, of: str) -> Path:
         """A copy of a folder."""
@@ -54,13 +55,20 @@ class Home:
         return fingerprint(command, out) == self.expected[command]
 
 
+def _suffix(command: str) -> str:
+    return ".jsonl" if command == "data" else ""
+
+
 def fingerprint(command: str, out: Path) -> str:
     """A hash of the result of a command that is the same whenever the result is."""
     patterns = {"train": ["adapter_*", "tokenizer*"], "score": ["data/*"], "evaluate": ["results.*"], "merge": ["*.*"]}
     digest = hashlib.sha256()
-    files = sorted(path for pattern in patterns[command] for path in out.glob(pattern))
+    if command == "data":
+        files = [path for path in (out, out.with_suffix(".report.jsonl")) if path.exists()]
+    else:
+        files = sorted(path for pattern in patterns[command] for path in out.glob(pattern))
     for path in files:
-        digest.update(path.name.encode() + path.read_bytes())
+        digest.update((path.name if command != "data" else "").encode() + path.read_bytes())
     if command == "train":
         digest.update(json.dumps(_losses(out)).encode())
     if command == "score":
@@ -91,8 +99,8 @@ def make_home(folder: Path) -> Home:
     for name, changed in others.items():
         (folder / f"{name}.yaml").write_text(yaml.safe_dump(recipe | {"train": train | changed}))
     home = Home(folder)
-    for command in (TRAIN, SCORE, EVALUATE, MERGE):
-        out = folder / f"whole-{command[0]}"
+    for command in (TRAIN, SCORE, EVALUATE, CLEAN, MERGE):
+        out = folder / f"whole-{command[0]}{_suffix(command[0])}"
         ended = home.run(*command, "--out", str(out), cache=f"cache-{command[0]}")
         assert ended.code == 0, ended.said
         home.expected[command[0]] = fingerprint(command[0], out)

@@ -11,13 +11,14 @@ from random import Random
 
 import forked
 from forked import Ended
-from home import EVALUATE, SCORE, TRAIN, UNSAVED, Home
+from home import CLEAN, EVALUATE, SCORE, TRAIN, UNSAVED, Home
 
 SIGNALS = (signal.SIGKILL, signal.SIGTERM, signal.SIGINT)
-# of the 20 moments a signal: how many, of which command, and after which of the things that it does to files
+# of the 22 moments a signal: how many, of which command, and after which of the things that it does to files
 AIMS: dict[str, tuple[int, tuple[str, ...], Callable[[str], bool]]] = {
     "score": (3, SCORE, lambda event: True),
     "evaluate": (3, EVALUATE, lambda event: True),
+    "data clean": (2, CLEAN, lambda event: True),
     "train, at any time": (4, TRAIN, lambda event: True),
     "train, writing a checkpoint": (6, TRAIN, lambda event: "/checkpoint-" in event),
     "train, at the final save": (3, TRAIN, lambda event: "/.sav" in event or event.startswith("os.rename")),
@@ -36,7 +37,7 @@ class Trial:
 def stops(home: Home, aim: str, random: Random, quick: bool = False) -> Iterator[Trial]:
     """For each signal as many moments as `AIMS` says, or one moment for one of them."""
     share, command, aimed = AIMS[aim]
-    counted = home.run(*command, "--out", str(home.new("count")), cache=_cache(home, command))
+    counted = home.run(*command, "--out", str(home.new(command[0])), cache=_cache(home, command))
     assert counted.code == 0, counted.said
     moments = sum(map(aimed, counted.events))
     signals = [number for number in SIGNALS for _ in range(share)]

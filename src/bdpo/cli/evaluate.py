@@ -208,6 +208,7 @@ def judge_agreement(
 def _template_variables(text: str) -> dict[str, Any]:
     """The object of --chat-template-kwargs."""
     from bdpo.errors import BdpoError
+    from bdpo.secrets import refuse_secrets
 
     try:
         variables = json.loads(text)
@@ -217,6 +218,7 @@ def _template_variables(text: str) -> dict[str, Any]:
         raise BdpoError(
             f"--chat-template-kwargs: '{text}' is no JSON object; write it like '{{\"enable_thinking\": false}}'."
         )
+    refuse_secrets(variables, "--chat-template-kwargs")
     return variables
 
 

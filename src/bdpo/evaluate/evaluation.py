@@ -31,6 +31,7 @@ from bdpo.evaluate.results.outcomes import Outcome, Run, claim_run, open_runs, r
 from bdpo.evaluate.results.tables import evaluation_grids, summary
 from bdpo.files import folder_held, write_json, write_whole
 from bdpo.pairs.rendering import set_template_kwargs
+from bdpo.secrets import refuse_secrets
 
 JUDGED_AT_A_TIME = 64  # prompts whose verdicts or log-probabilities a killed evaluation may lose
 
@@ -60,6 +61,7 @@ def named_models(arguments: Sequence[str]) -> list[tuple[str, str]]:
     >>> named_models(["starter", "DPO=runs/1", "DPO=runs/2"])
     [('starter', 'starter'), ('DPO', 'runs/1'), ('DPO', 'runs/2')]
     """
+    refuse_secrets(list(arguments), "bdpo evaluate", "the name of a model")
     named = []
     for argument in arguments:
         name, equals, model = argument.partition("=")

@@ -10,6 +10,7 @@ load          rows -> LoadedPairs, with every dropped or changed row counted
 control       control tokens in text: find, strip
 reasoning     what a model thinks before it answers: take apart, drop
 rendering     a conversation -> its text, as the chat template writes it
+bounds        how much a chat template may make and take
 check         LoadedPairs -> CheckReport                     (a check: one function, one table line)
 check_data    what the checks look at
 clean         `bdpo data clean`: the mended set as a file, with a report

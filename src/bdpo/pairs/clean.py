@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from bdpo.errors import BdpoError
+from bdpo.files import one_at_a_time
 from bdpo.pairs.check import EXAMPLES, check_pairs
 from bdpo.pairs.load import LoadedPairs, load_pairs, write_pairs, write_rows
 from bdpo.pairs.mend import Conflicts, Duplicates, mend_pairs
@@ -63,8 +64,9 @@ def clean(
     loaded.pairs, loaded.counts = mended.pairs, loaded.counts | unread | mended.counts
     report = out.with_suffix(".report.jsonl")
     decisions = [asdict(decision) for decision in mended.decisions]
-    write_rows(report, [*({"reason": _UNREAD, "row": error} for error in loaded.errors), *decisions])
-    write_pairs(out, mended.pairs)
+    with one_at_a_time(out):  # the two belong together
+        write_rows(report, [*({"reason": _UNREAD, "row": error} for error in loaded.errors), *decisions])
+        write_pairs(out, mended.pairs)
     return Cleaned(out, report, loaded)
 
 

@@ -9,6 +9,7 @@ checkpoint-N/                         see `checkpoints`
 
 from __future__ import annotations
 
+import pickle
 import shutil
 import sys
 from collections.abc import Callable, Iterator
@@ -113,10 +114,14 @@ def explained(out: Path) -> Iterator[None]:
     """Make one sentence of what cannot be written in a run's folder, and remove a half-written checkpoint.
 
     Raises:
-        BdpoError: there is no room, or the like.
+        BdpoError: there is no room, or the like; or a pickle of a checkpoint holds more than tensors.
     """
     try:
         yield
+    except pickle.UnpicklingError as error:
+        raise BdpoError(
+            f"A checkpoint in {out} is damaged or holds more than tensors, and then it could run code: {TORN}."
+        ) from error
     except Exception as error:
         reason = not_writable(error)
         elsewhere = isinstance(error, NotWritable) and out not in error.path.parents  # in the cache
