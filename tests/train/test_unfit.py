@@ -1,16 +1,22 @@
 """What training would stop at, or leave without effect, is asked before the pairs are scored."""
 
 import math
+import sys
+import tomllib
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 import torch
+from transformers import TrainerCallback
+from transformers.integrations.integration_utils import INTEGRATION_TO_CALLBACK
 
 import bdpo.train.prepare
 from bdpo.errors import BdpoError
 from bdpo.score.folder import ScoredData
 from bdpo.train import BDPOConfig
+from bdpo.train.unfit import TRACKERS
 from plain_dpo import PAIRS, Make, trained
 from tiny import tiny_model
 
@@ -52,6 +58,7 @@ UNFIT = [
 def nothing_installed(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("bdpo.train.unfit.is_liger_kernel_available", lambda: False)
     monkeypatch.setattr("bdpo.train.unfit.get_available_reporting_integrations", lambda: ["tensorboard"])
+    monkeypatch.setitem(INTEGRATION_TO_CALLBACK, "tensorboard", TrainerCallback)
     for name in ("is_bitsandbytes_available", "is_galore_torch_available"):
         monkeypatch.setattr(f"transformers.trainer_optimizer.{name}", lambda: False)
 
@@ -84,6 +91,61 @@ def test_a_fit_argument_is_taken(tmp_path: Path, given: dict) -> None:
     state = torch.get_rng_state()
     BDPOConfig(output_dir=str(tmp_path), use_cpu=True, **given)
     assert torch.equal(torch.get_rng_state(), state), "trying them out draws nothing"
+
+
+# --- trackers ----------------------------------------------------------------------------------------------------
+def test_the_extra_of_trackers_names_those_that_the_sentence_names() -> None:
+    project = tomllib.loads((Path(__file__).parents[2] / "pyproject.toml").read_text())["project"]
+    assert tuple(needed.split(">=")[0] for needed in project["optional-dependencies"]["trackers"]) == TRACKERS
+
+
+@pytest.fixture
+def wandb(monkeypatch: pytest.MonkeyPatch) -> SimpleNamespace:
+    """A stub of wandb, installed and without an API key; `asked` counts how often it looked for one."""
+    stub = SimpleNamespace(run=None, key=False, asked=0, settings=SimpleNamespace(mode="online"))
+
+    def login(*, prompt: bool, verify: bool) -> bool:
+        assert not prompt and not verify, "nobody may be there to answer, nor a network"
+        stub.asked += 1
+        return stub.key
+
+    stub.login, stub.setup = login, lambda: stub
+    monkeypatch.setitem(sys.modules, "wandb", stub)
+    monkeypatch.setitem(INTEGRATION_TO_CALLBACK, "wandb", TrainerCallback)
+    monkeypatch.setattr("bdpo.train.unfit.get_available_reporting_integrations", lambda: ["wandb", "trackio"])
+    monkeypatch.delenv("WANDB_MODE", raising=False)
+    return stub
+
+
+def test_wandb_without_a_key_is_refused_where_it_would_ask_for_one(
+    tmp_path: Path, wandb: SimpleNamespace, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    given: dict[str, Any] = {"output_dir": str(tmp_path), "use_cpu": True, "report_to": ["wandb"]}
+    with pytest.raises(BdpoError, match=r"wandb, which has no API key: run wandb login .*WANDB_MODE to offline"):
+        BDPOConfig(**given)
+    wandb.key = True
+    BDPOConfig(**given)
+    assert wandb.asked == 2
+    for wandb.settings.mode in ("offline", "disabled"):
+        BDPOConfig(**given)
+    wandb.settings.mode = "online"
+    monkeypatch.setenv("WANDB_MODE", "offline")
+    BDPOConfig(**given)
+    monkeypatch.delenv("WANDB_MODE")
+    wandb.run = object()  # begun by the caller
+    BDPOConfig(**given)
+    assert wandb.asked == 2, "nothing to ask for"
+
+
+def test_a_tracker_that_does_not_start_is_refused_in_one_sentence(
+    tmp_path: Path, wandb: SimpleNamespace, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def broken() -> None:
+        raise ImportError("No module named 'gradio_client'\nand more")
+
+    monkeypatch.setitem(INTEGRATION_TO_CALLBACK, "trackio", broken)
+    with pytest.raises(BdpoError, match=r"trackio, which does not start: No module named 'gradio_client'$"):
+        BDPOConfig(output_dir=str(tmp_path), use_cpu=True, report_to=["trackio"])
 
 
 @pytest.mark.parametrize("metric", ["loss", "eval_loss", "rewards/accuracies", "imbalance_high/logratios/chosen"])

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+import os
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,7 @@ from torch import nn
 from torch.optim.lr_scheduler import ReduceLROnPlateau
 from transformers import Trainer, TrainingArguments, get_scheduler
 from transformers.integrations import get_available_reporting_integrations
+from transformers.integrations.integration_utils import INTEGRATION_TO_CALLBACK
 from transformers.trainer_optimizer import is_optimizer_factory
 from transformers.trainer_utils import SaveStrategy
 from transformers.training_args import ParallelMode
@@ -21,6 +23,8 @@ from transformers.utils import is_liger_kernel_available
 from bdpo.errors import BdpoError, first_line, unknown
 from bdpo.method.metrics import metric_names
 
+TRACKERS = "tensorboard", "wandb", "trackio"  # the extra `trackers` of pyproject.toml
+_NEEDS_NO_KEY = "offline", "dryrun", "disabled"  # modes of wandb
 
 def _from(least: float, below: float = math.inf) -> Callable[[float], bool]:
     return lambda value: least <= value < below
@@ -71,9 +75,7 @@ def refuse_unfit(args: TrainingArguments) -> None:
     nan = [name for name, value in vars(args).items() if isinstance(value, float) and math.isnan(value)]
     if nan:
         raise BdpoError(f"{nan[0]} is nan: give a number, or leave it out.")
-    missing = sorted({*(args.report_to or ())} - {*get_available_reporting_integrations()})
-    if missing:
-        raise BdpoError(f"report_to names {missing[0]}, which is not installed: pip install 'bdpo[trackers]'.")
+    _refuse_trackers(args.report_to or ())
     if args.use_liger_kernel and not is_liger_kernel_available():
         raise BdpoError("use_liger_kernel needs liger-kernel: pip install liger-kernel, or leave it out.")
     if args.fsdp and args.parallel_mode != ParallelMode.DISTRIBUTED:
@@ -88,6 +90,36 @@ def refuse_unfit(args: TrainingArguments) -> None:
     if isinstance(checkpoint, str) and not Path(checkpoint).is_dir():
         raise BdpoError(f"resume_from_checkpoint is {checkpoint!r}, which is no folder: give that of a checkpoint.")
     _try_schedule(args, _try_optimizer(args))
+
+
+def _refuse_trackers(names: Iterable[str]) -> None:
+    """Refuse trackers that are not installed, do not load, or do not know where to send what they are told."""
+    available = get_available_reporting_integrations()
+    for name in names:
+        if name not in available:
+            ours = f"pip install 'bdpo[trackers]', which brings {', '.join(TRACKERS)}, or leave it out"
+            raise BdpoError(f"report_to names {name}, which is not installed: {ours}.")
+        if name not in TRACKERS:  # others may begin something as soon as they are made
+            continue
+        try:
+            INTEGRATION_TO_CALLBACK[name]()
+            ready = name != "wandb" or _wandb_is_ready()
+        except Exception as error:  # each library's own
+            raise BdpoError(f"report_to names {name}, which does not start: {first_line(error)}") from error
+        if not ready:
+            raise BdpoError(
+                "report_to names wandb, which has no API key: run wandb login or set WANDB_API_KEY, or set WANDB_MODE "
+                "to offline to write to this machine alone."
+            )
+
+
+def _wandb_is_ready() -> bool:
+    """Whether wandb can begin a run without asking anything, which it would do only after the pairs were scored."""
+    import wandb
+
+    if wandb.run is not None or os.environ.get("WANDB_MODE") in _NEEDS_NO_KEY:
+        return True
+    return wandb.setup().settings.mode in _NEEDS_NO_KEY or bool(wandb.login(prompt=False, verify=False))
 
 
 def _refuse_compiling(args: TrainingArguments) -> None:
