@@ -62,6 +62,9 @@ TopP = Annotated[float, typer.Option(help="Nucleus sampling; 1 leaves the distri
 Samples = Annotated[int, typer.Option(help="Replies a prompt; several need a temperature.")]
 BatchSize = Annotated[int, typer.Option(help="Replies at once; halved where they do not fit.")]
 Dtype = Annotated[str, typer.Option(help="float32, bfloat16, float16, or auto: as it is stored.")]
+DeviceMap = Annotated[
+    str | None, typer.Option(help="Spread a model over GPUs, CPU and disk: auto, balanced or sequential.")
+]
 Endpoint = Annotated[str | None, typer.Option(help="OpenAI-compatible URL that serves the models, such as vLLM's.")]
 ChatTemplate = Annotated[
     Path | None, typer.Option(metavar="FILE", help="Jinja file in place of the models' chat templates.")
@@ -83,6 +86,7 @@ def evaluate(
     prefer: Prefer = None, lm_eval: LmEval = "", judge: Judge = "rules", judge_model: JudgeModel = None,
     judge_endpoint: JudgeEndpoint = None, max_new_tokens: MaxNewTokens = 256, temperature: Temperature = 0.0,
     top_p: TopP = 1.0, samples: Samples = 1, batch_size: BatchSize = 25, dtype: Dtype = "float32",
+    device_map: DeviceMap = None,
     endpoint: Endpoint = None, workers: Workers = 16, chat_template: ChatTemplate = None,
     chat_template_kwargs: ChatTemplateKwargs = "{}", filtered_is_safe: FilteredIsSafe = False,
     trust_remote_code: TrustRemoteCode = False,
@@ -114,7 +118,12 @@ def evaluate(
     if endpoint is None:
         template = _text_of(chat_template, "--chat-template")
         subjects = evaluation.local_models(
-            named, dtype=dtype, batch_size=batch_size, chat_template=template, template_variables=variables
+            named,
+            dtype=dtype,
+            batch_size=batch_size,
+            chat_template=template,
+            template_variables=variables,
+            device_map=device_map,
         )
     elif chat_template is not None:
         raise BdpoError("--chat-template is for models loaded here: start the server of --endpoint with it.")

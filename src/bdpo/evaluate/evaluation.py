@@ -30,6 +30,7 @@ from bdpo.evaluate.replies.progress import Estimate
 from bdpo.evaluate.results.outcomes import Outcome, Run, claim_run, open_runs, refuse_other_settings
 from bdpo.evaluate.results.tables import evaluation_grids, summary
 from bdpo.files import folder_held, write_json, write_whole
+from bdpo.models import DeviceMap
 from bdpo.pairs.rendering import set_template_kwargs
 from bdpo.secrets import refuse_secrets
 
@@ -81,6 +82,7 @@ def local_models(
     batch_size: int = 25,
     chat_template: str | None = None,
     template_variables: Mapping[str, Any] | None = None,
+    device_map: DeviceMap = None,
 ) -> Iterator[Subject]:
     """The models of `named_models`, loaded in turn, each base once; one is good only until the next is asked for.
 
@@ -92,7 +94,9 @@ def local_models(
     for name, model in named:
         names.setdefault(str(model), []).append(name)
     variables = dict(template_variables or {})
-    for model, loaded in models_sharing_base(list(names), dtype=dtype, on_device=True, chat_template=chat_template):
+    for model, loaded in models_sharing_base(
+        list(names), dtype=dtype, on_device=True, chat_template=chat_template, device_map=device_map
+    ):
         set_template_kwargs(loaded.tokenizer, variables, "--chat-template-kwargs")
         for name in names[model]:
             generator = LocalGenerator(loaded.model, loaded.tokenizer, batch_size)

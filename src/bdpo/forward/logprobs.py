@@ -15,6 +15,7 @@ from bdpo.errors import BdpoError
 from bdpo.forward.attention import flex_mask, let_sdpa_take_blocks
 from bdpo.forward.head import token_statistics
 from bdpo.forward.layout import BranchBatch, Layout, Tree, attention_mask, block_table, lay_out
+from bdpo.models import device_of
 
 # Architectures whose two layouts were compared (tests/forward/test_logprobs.py); others are probed on one pair.
 _SHARED_KNOWN = {"llama", "qwen2", "mistral", "gemma", "gpt2"}
@@ -69,7 +70,7 @@ def choose_layout(model: nn.Module, longest: int) -> tuple[Layout, str]:
     kind = inner_model(model).config.model_type
     config = inner_model(model).config.get_text_config()
     implementation = _implementation(model)
-    layouts = _layouts_of(implementation, next(model.parameters()).device)
+    layouts = _layouts_of(implementation, device_of(model))
     if not layouts:
         return "padded", f"{implementation} attention takes no custom mask"
     window = window_of(config)
@@ -133,7 +134,7 @@ def inner_model(model: nn.Module) -> Any:
 
 def _layout_gap(model: nn.Module, layout: Layout, longest: int) -> float:
     """Largest difference to `padded` on a pair whose prompt fills `longest` tokens, so that windows show."""
-    device = next(model.parameters()).device
+    device = device_of(model)
     ids = torch.randint(3, 100, (max(longest - 4, 4) + 8,), generator=torch.Generator().manual_seed(0)).tolist()
     tree = Tree(ids[:-8], [ids[-8:-4], ids[-4:]])
     was_training = model.training

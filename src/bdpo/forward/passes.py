@@ -14,6 +14,7 @@ from tqdm import tqdm
 from bdpo.forward.allocator import keep_freed_memory
 from bdpo.forward.layout import Ids, Layout, Tree, bucket, hang, lay_out
 from bdpo.forward.logprobs import BranchLogps, branch_logps
+from bdpo.models import device_of
 
 CPU_BATCH_TOKENS, BATCH_TOKENS = 1024, 8192  # of a forward pass: a CPU's caches favour little
 _ROW_TOKENS = 512  # longest row that replies are hung on one prefix in: attention grows with its square
@@ -36,7 +37,7 @@ class Pass:
         starts = [0, *accumulate(len(tree.branches) for tree in trees)]
         logps = torch.zeros(starts[-1], dtype=torch.float64)
         entropies = torch.zeros_like(logps) if self.entropy else None
-        device = next(self.model.parameters()).device
+        device = device_of(self.model)
         if device.type == "cpu":
             keep_freed_memory()
         budget = self.batch_tokens or (CPU_BATCH_TOKENS if device.type == "cpu" else BATCH_TOKENS)

@@ -3,6 +3,7 @@
 names.py    a name -> where the model lies (starter, folder, adapter, .gguf file, hub)
 gguf.py     GGUF files and the starter model -> float32 folders in the cache
 remote_code.py  whether Python code beside a model may run; what transformers loads goes through it
+placement.py   a model spread over devices
 strict.py   weights from files, whole or not at all
 loading.py  a name -> model and tokenizer in memory
 weights.py  what the numbers of a model depend on
@@ -13,6 +14,7 @@ from bdpo.models.gguf import STARTER, STARTER_LABEL
 from bdpo.models.loading import LoadedModel, load, load_tokenizer, tokenizer_in
 from bdpo.models.merging import merge
 from bdpo.models.names import base_folder, known_as, resolve
+from bdpo.models.placement import DeviceMap, device_of, is_spread
 from bdpo.models.remote_code import from_config, from_files, trust_remote_code
 from bdpo.models.strict import adapted, fit_vocabulary, loading_of, whole_model
 from bdpo.models.weights import weights_hash
@@ -20,12 +22,15 @@ from bdpo.models.weights import weights_hash
 __all__ = [
     "STARTER",
     "STARTER_LABEL",
+    "DeviceMap",
     "LoadedModel",
     "adapted",
     "base_folder",
+    "device_of",
     "fit_vocabulary",
     "from_config",
     "from_files",
+    "is_spread",
     "known_as",
     "load",
     "load_tokenizer",

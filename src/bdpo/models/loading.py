@@ -17,6 +17,7 @@ from bdpo.errors import BdpoError, unknown
 from bdpo.files import read_json
 from bdpo.models.gguf import STARTER, STARTER_LABEL
 from bdpo.models.names import base_of, find
+from bdpo.models.placement import DeviceMap, placed
 from bdpo.models.remote_code import from_files
 from bdpo.models.strict import adapted, loading_of, whole_model
 from bdpo.processes import processes
@@ -44,13 +45,15 @@ def load(
     chat_template: str | None = None,
     trainable_adapter: bool = False,
     on_device: bool = False,
+    device_map: DeviceMap = None,
 ) -> LoadedModel:
     """Load a causal language model and its tokenizer by name (see `resolve`).
 
     `dtype` is float32, bfloat16, float16, or auto (as stored). `quantization="4bit"` loads NF4 weights (QLoRA; needs
     bitsandbytes). `chat_template` replaces the tokenizer's. Where the name is a PEFT adapter it is put on its
     base and stays on; `trainable_adapter` leaves its weights trainable. `on_device` moves the model to this process's
-    accelerator, where there is one; 4-bit weights are made there in any case.
+    accelerator, where there is one; 4-bit weights are made there in any case. `device_map` spreads it over devices
+    instead (see `placement`), to be scored and asked and not to be trained.
 
     An adapter that is put on the model will name its base as others know it: by hub name and commit, or by folder.
 
@@ -67,15 +70,20 @@ def load(
         kwargs["attn_implementation"] = attn_implementation
     if quantization is not None:
         kwargs |= {"quantization_config": _quantization_config(quantization), "device_map": {"": processes().device}}
+    spread = placed(device_map)
+    offload = spread.get("offload_folder")
+    kwargs |= spread | ({"offload_folder": offload.name} if offload else {})
     with loading_of(f"the model in {folder}"):
         with _whole_weights():
             model = whole_model(base.folder, **kwargs)
+        if spread:
+            model.offloaded = offload  # on disk as long as the model lives
         model.name_or_path = model.config._name_or_path = base.name
         model.config._commit_hash = base.commit
         tokenizer = tokenizer_in(folder if _has_tokenizer(folder) else base.folder)
         if base != place:
             model = adapted(model, folder, trainable=trainable_adapter)
-    if on_device and quantization is None:
+    if on_device and quantization is None and not spread:
         model.to(processes().device)
     if chat_template is not None:
         tokenizer.chat_template = chat_template

@@ -8,6 +8,8 @@ import json
 import torch
 from transformers import PreTrainedModel
 
+from bdpo.models.placement import tensors_of
+
 _NO_NUMBERS = {"name_or_path", "architectures", "transformers_version", "dtype", "torch_dtype", "use_cache",
                "bos_token_id", "eos_token_id", "pad_token_id", "output_attentions", "output_hidden_states",
                "return_dict"}  # fmt: skip  # of a config
@@ -20,7 +22,7 @@ def weights_hash(model: PreTrainedModel) -> str:
     versions, dropout (which scoring leaves off) and what else changes none.
     """
     digest = hashlib.sha256()
-    for key, tensor in sorted(model.state_dict().items()):
+    for key, tensor in tensors_of(model):
         digest.update(f"{key} {tensor.dtype} {tuple(tensor.shape)}".encode())
         digest.update(tensor.detach().cpu().contiguous().view(-1).view(torch.uint8).numpy().data)
     config = model.config.get_text_config().to_dict()

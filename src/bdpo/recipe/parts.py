@@ -41,6 +41,7 @@ def load_model(recipe: Recipe) -> models.LoadedModel:
         chat_template=chat_template(recipe),
         trainable_adapter=recipe.peft is None,
         on_device=True,
+        device_map=section.device_map,
     )
     set_template_kwargs(loaded.tokenizer, section.chat_template_kwargs)
     return loaded

@@ -82,6 +82,11 @@ def run_recipe(
         BdpoError: anything a user can mend, before training wherever that can be.
     """
     refuse_secrets(recipe.model_dump(), "recipe")  # one made in Python was not read by `parse_recipe`
+    if recipe.model.device_map is not None:
+        raise BdpoError(
+            "model.device_map is for bdpo score and bdpo evaluate: train under FSDP or DeepSpeed without it, with "
+            "score.dir naming the scores (docs/scaling.md)."
+        )
     with claimed(Path(out), resume) as found, stoppable() as stop, explained(Path(out)):
         return _run(recipe, Path(out), found, stop, callbacks, on_data)
 

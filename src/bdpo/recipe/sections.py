@@ -43,6 +43,7 @@ class ModelSection(Section):
     revision: str | None = None  # of a hub name
     dtype: Literal["auto", "float32", "bfloat16", "float16"] = "float32"
     attn_implementation: str | None = None  # sdpa, eager or flex_attention; others fall back to the padded layout
+    device_map: str | dict[str, str | int] | None = None  # over GPUs, CPU and disk, to score; auto, balanced, ...
     quantization: Literal["4bit"] | None = None  # QLoRA; needs the extra `qlora`
     chat_template: str | None = None  # a Jinja template that replaces the tokenizer's, or the path of one
     chat_template_kwargs: dict[str, JsonValue] = {}  # variables of the template, such as enable_thinking: false

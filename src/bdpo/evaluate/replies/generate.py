@@ -28,7 +28,7 @@ from bdpo.evaluate.replies.collect import OnBatch, Prompts, Reply, Sampling
 from bdpo.evaluate.replies.progress import Progress
 from bdpo.evaluate.replies.thoughts import MARKS, is_known, marks_around, opened_at_end, split_thought
 from bdpo.forward.allocator import keep_freed_memory
-from bdpo.models import weights_hash
+from bdpo.models import device_of, weights_hash
 from bdpo.pairs import Message
 from bdpo.pairs.bounds import bounded
 from bdpo.pairs.reasoning import CLOSE, OPEN
@@ -117,7 +117,7 @@ class LocalGenerator:
         self, rows: list[_Row], sampling: Sampling, config: GenerationConfig, progress: Progress
     ) -> list[Reply] | None:
         """The replies of one batch; None where it does not fit in memory."""
-        device = next(self.model.parameters()).device
+        device = device_of(self.model)
         width = max(len(row.ids) for row in rows)
         ids = torch.full((len(rows), width), config.pad_token_id)
         mask = torch.zeros_like(ids)
@@ -176,7 +176,7 @@ class LocalGenerator:
             eos_token_id=self.stop or None,
             pad_token_id=padding if padding is not None else [*self.stop, 0][0],
         )
-        if next(self.model.parameters()).device.type == "cpu":
+        if device_of(self.model).type == "cpu":
             keep_freed_memory()
         models = [self.model, *([self.model.get_base_model()] if hasattr(self.model, "get_base_model") else [])]
         settings, was_training = [model.generation_config for model in models], self.model.training

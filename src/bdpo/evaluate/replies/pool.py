@@ -16,6 +16,8 @@ from bdpo.models import (
     LoadedModel,
     adapted,
     base_folder,
+    device_of,
+    is_spread,
     load,
     load_tokenizer,
     loading_of,
@@ -66,12 +68,12 @@ def models_sharing_base(names: Sequence[str | Path], **how: Any) -> Iterator[tup
 
 def _let_go(loaded: LoadedModel) -> None:
     """Free a model's weights, whoever still holds it, before the next one is loaded."""
-    if not getattr(loaded.model, "is_quantized", False):  # those cannot be moved
+    if not getattr(loaded.model, "is_quantized", False) and not is_spread(loaded.model):  # those cannot be moved
         loaded.model.to("meta")
 
 
 def _adapted(base: Any, folder: Path) -> Any:
-    device = next(base.parameters()).device
+    device = device_of(base)
     with loading_of(f"the adapter in {folder}"):
         return adapted(base, folder, torch_device=str(device))
 
