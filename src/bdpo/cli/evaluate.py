@@ -86,10 +86,9 @@ def evaluate(
     prefer: Prefer = None, lm_eval: LmEval = "", judge: Judge = "rules", judge_model: JudgeModel = None,
     judge_endpoint: JudgeEndpoint = None, max_new_tokens: MaxNewTokens = 256, temperature: Temperature = 0.0,
     top_p: TopP = 1.0, samples: Samples = 1, batch_size: BatchSize = 25, dtype: Dtype = "float32",
-    device_map: DeviceMap = None,
-    endpoint: Endpoint = None, workers: Workers = 16, chat_template: ChatTemplate = None,
-    chat_template_kwargs: ChatTemplateKwargs = "{}", filtered_is_safe: FilteredIsSafe = False,
-    trust_remote_code: TrustRemoteCode = False,
+    device_map: DeviceMap = None, endpoint: Endpoint = None, workers: Workers = 16,
+    chat_template: ChatTemplate = None, chat_template_kwargs: ChatTemplateKwargs = "{}",
+    filtered_is_safe: FilteredIsSafe = False, trust_remote_code: TrustRemoteCode = False,
 ) -> None:  # fmt: skip
     """Ask models the prompts of benchmarks, and judge their replies (stage 3).
 
@@ -118,13 +117,9 @@ def evaluate(
     if endpoint is None:
         template = _text_of(chat_template, "--chat-template")
         subjects = evaluation.local_models(
-            named,
-            dtype=dtype,
-            batch_size=batch_size,
-            chat_template=template,
-            template_variables=variables,
+            named, dtype=dtype, batch_size=batch_size, chat_template=template, template_variables=variables,
             device_map=device_map,
-        )
+        )  # fmt: skip
     elif chat_template is not None:
         raise BdpoError("--chat-template is for models loaded here: start the server of --endpoint with it.")
     else:
