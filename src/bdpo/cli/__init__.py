@@ -6,6 +6,7 @@ sweep.py     many runs at once
 recipe.py    recipes that come with the package
 runs.py      a line a run
 report.py    the page that shows them
+serving.py   merging, exporting, the hub
 demo.py      the whole way on the embedded default
 show.py      what bdpo data show prints and exports
 tables.py    what commands print of scores, of training, and of changed replies

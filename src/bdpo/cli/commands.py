@@ -20,6 +20,7 @@ from bdpo.cli.evaluate import EPILOG, TrustRemoteCode, evaluate_app
 from bdpo.cli.recipe import STARTER, copied_first, recipe_app
 from bdpo.cli.report import report_app
 from bdpo.cli.runs import runs_app
+from bdpo.cli.serving import serving_app
 from bdpo.cli.sweep import sweep_app
 from bdpo.errors import BdpoError
 from bdpo.processes import first_to_say, stoppable, unstoppable
@@ -39,6 +40,7 @@ app.add_typer(sweep_app)
 app.add_typer(runs_app)
 app.add_typer(report_app)
 app.add_typer(recipe_app, name="recipe")
+app.add_typer(serving_app)
 
 _DATA = "starter, a .jsonl/.json/.csv/.parquet file (also .gz), a save_to_disk folder, or a hub name."
 _MODEL = "starter, a model folder, a PEFT adapter folder, a .gguf file, or a hub name."
@@ -316,20 +318,6 @@ def train(
                 say(console, f"Next: {next_command} gives plain weights for vLLM or llama.cpp.")
     except KeyboardInterrupt as stop:
         _stopped(stop, how_to_go_on(out))
-
-
-@app.command(epilog=EPILOG)
-def merge(
-    run: Annotated[Path, typer.Argument(help="A run's folder, or any PEFT adapter folder.")],
-    out: Annotated[Path, typer.Option(help="Folder for the plain weights; must not exist or be empty.")],
-    dtype: Annotated[str, typer.Option(help="float32, bfloat16, float16, or auto: as the base is stored.")] = "auto",
-    trust_remote_code: TrustRemoteCode = False,
-) -> None:
-    """Write an adapter merged into its base, as plain weights for vLLM, llama.cpp's converter and the like."""
-    from bdpo import models
-
-    models.merge(run, out, dtype=dtype)
-    print(visible(f"Merged weights and tokenizer: {out}"))
 
 
 @app.command(epilog=EPILOG)

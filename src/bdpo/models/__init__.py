@@ -7,9 +7,11 @@ placement.py   a model spread over devices
 strict.py   weights from files, whole or not at all
 loading.py  a name -> model and tokenizer in memory
 weights.py  what the numbers of a model depend on
-merging.py  adapter and base -> plain weights
+merging.py  a run -> plain weights
+exporting.py   ... and a GGUF file
 """
 
+from bdpo.models.exporting import export
 from bdpo.models.gguf import STARTER, STARTER_LABEL
 from bdpo.models.loading import LoadedModel, load, load_tokenizer, tokenizer_in
 from bdpo.models.merging import merge
@@ -27,6 +29,7 @@ __all__ = [
     "adapted",
     "base_folder",
     "device_of",
+    "export",
     "fit_vocabulary",
     "from_config",
     "from_files",

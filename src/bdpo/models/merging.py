@@ -1,4 +1,4 @@
-"""An adapter and its base -> plain weights."""
+"""A run -> plain weights that any engine loads: an adapter merged into its base, or whole weights as they are."""
 
 from __future__ import annotations
 
@@ -26,32 +26,59 @@ def merge(run: str | Path, out: str | Path, *, dtype: str = "auto") -> Path:
     """Write the adapter in `run` merged into its base as plain weights that any engine loads.
 
     A head that shares the embedding's weights gets weights of its own where the adapter is on one of the two. What was
-    written is read again, and its logits on a few prompts are compared with those of the adapter on its base.
+    written is read again, and its logits on a few prompts are compared with those of the adapter on its base; chat
+    template and special tokens must be the same.
 
     Raises:
         BdpoError: `run` is not an adapter folder, its kind cannot be merged, `out` already holds something or another
-            process writes it, or the merged weights give other logits.
+            process writes it, or what was written is another model.
     """
-    out = Path(out)
     folder = resolve(run)
     if not (folder / "adapter_config.json").exists():
         raise BdpoError(f"{folder} holds no adapter (adapter_config.json): there is nothing to merge.")
+    return plain_weights(run, out, dtype=dtype)
+
+
+def plain_weights(run: str | Path, out: str | Path, *, dtype: str = "auto") -> Path:
+    """`merge`, for a run of whole weights too, whose weights are written as they are. Raises BdpoError as it does."""
+    out, folder = Path(out), resolve(run)
     with folder_made_whole(out, wait=False) as work:
         if out.exists() and not (out.is_dir() and not any(out.iterdir())):
             raise BdpoError(f"{out} is not empty: choose another --out or empty it.")
         loaded = load(folder, dtype=dtype)
-        if not hasattr(loaded.model.base_model, "merge_and_unload"):
+        adapter = (folder / "adapter_config.json").exists()
+        if adapter and not hasattr(loaded.model.base_model, "merge_and_unload"):
             kind = loaded.model.active_peft_config.peft_type.value
             raise BdpoError(
                 f"{folder} holds an adapter of the kind {kind}, which cannot be merged: load it on its base."
             )
         expected = _logits(loaded)
-        _merged(loaded.model).save_pretrained(work)
+        (_merged(loaded.model) if adapter else loaded.model).save_pretrained(work)
         loaded.tokenizer.save_pretrained(work)
-        stored = loaded.model.dtype
+        stored, texts = loaded.model.dtype, _texts(loaded.tokenizer)
         del loaded
-        _compare(expected, _logits(load(work, dtype="auto")), stored, folder)
+        written = load(work, dtype="auto")
+        _compare(expected, _logits(written), stored, folder)
+        _refuse_other_texts(texts, _texts(written.tokenizer), folder)
     return out
+
+
+def _texts(tokenizer: Any) -> dict[str, Any]:
+    """What a server must read and end replies by, as the run has it."""
+    return {
+        "chat template": tokenizer.chat_template,
+        "special tokens": {name: str(token) for name, token in tokenizer.special_tokens_map.items()},
+        "token ids": [tokenizer(prompt)["input_ids"] for prompt in _PROMPTS],
+    }
+
+
+def _refuse_other_texts(expected: dict[str, Any], found: dict[str, Any], folder: Path) -> None:
+    for what, said in expected.items():
+        if found[what] != said:
+            raise BdpoError(
+                f"The {what} that were written are not those of {folder}: mend its tokenizer's files. Nothing was "
+                "written."
+            )
 
 
 def _merged(model: Any) -> Any:

@@ -1,0 +1,141 @@
+"""A run on the Hugging Face hub: its weights, and a card that says what it is and what is known of it."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from bdpo.errors import BdpoError, first_line
+from bdpo.evaluate.results.outcomes import Run, open_runs
+from bdpo.evaluate.results.tables import summary
+from bdpo.files import read_bytes, read_json
+from bdpo.secrets import refuse_secrets
+
+SENT = (
+    "adapter_config.json", "adapter_model.safetensors", "config.json", "generation_config.json", "model*.safetensors",
+    "model.safetensors.index.json", "tokenizer.json", "tokenizer_config.json", "tokenizer.model", "chat_template.jinja",
+    "special_tokens_map.json", "added_tokens.json", "vocab.json", "merges.txt",
+)  # fmt: skip
+"""What leaves the machine beside the card; neither texts of the data nor how it was trained on."""
+
+_NOT_LEARNT = 0.01  # nats: log-ratios that small on both sides are no training
+_CAUTIONS = {
+    "asked": "It was not evaluated: nothing is known of what it refuses or answers.",
+    "learnt": "Training hardly moved it: it is the base model in all but name.",
+}
+
+
+@dataclass(frozen=True)
+class Publication:
+    """What is sent: files of the run's folder, and the card."""
+
+    folder: Path
+    files: list[str]
+    card: str
+
+
+def publication(run: Path, *, evaluation: Path | None = None, license: str | None = None) -> Publication:
+    """What `publish` would send of a run.
+
+    Args:
+        evaluation: the folder of an evaluation that asked this run; None: `evaluation` in the run's folder, if any.
+        license: of the base model.
+
+    Raises:
+        BdpoError: no finished run, or an evaluation that did not ask it.
+    """
+    if not (run / "README.md").exists():
+        raise BdpoError(f"{run} holds no finished run (no README.md): name the folder of a run of `bdpo train`.")
+    files = sorted(path.name for pattern in SENT for path in run.glob(pattern))
+    if not any(name.endswith(".safetensors") for name in files):
+        raise BdpoError(f"{run} holds no weights (*.safetensors): train it again, or name another folder.")
+    asked = evaluation or (run / "evaluation" if (run / "evaluation").is_dir() else None)
+    found = None if asked is None else _asked(run, asked)
+    card = read_bytes(run / "README.md").decode("utf-8")
+    return Publication(run, ["README.md", *files], card_for_hub(card, _final(run), found, license))
+
+
+def publish(made: Publication, name: str, *, private: bool = False) -> str:
+    """Send it in one commit; the address of the repository.
+
+    Raises:
+        BdpoError: the hub cannot be reached, or refuses.
+    """
+    from huggingface_hub import CommitOperationAdd, HfApi
+    from huggingface_hub.errors import HfHubHTTPError
+
+    if not re.fullmatch(r"[\w.-]+/[\w.-]+", name):
+        raise BdpoError(f"'{name}' is no name on the hub: write ORG/NAME.")
+    operations = [CommitOperationAdd("README.md", made.card.encode())]
+    operations += [CommitOperationAdd(file, made.folder / file) for file in made.files if file != "README.md"]
+    try:
+        api = HfApi()
+        address = api.create_repo(name, private=private, exist_ok=True)
+        api.create_commit(name, operations, commit_message="Upload with bdpo")
+    except (HfHubHTTPError, OSError, ValueError) as error:
+        raise BdpoError(
+            f"{name} cannot be pushed ({first_line(error)}): check the name, the network and `hf auth login`."
+        ) from error
+    return str(address)
+
+
+def card_for_hub(card: str, final: dict[str, float], found: Run | None, license: str | None = None) -> str:
+    """The run's card with what the hub reads: results as `model-index`, data set, licence; and cautions.
+
+    Args:
+        final: the last metrics of training.
+        found: what was asked of the run; None: nothing.
+    """
+    _, front, text = card.split("---\n", 2)
+    head: dict[str, Any] = yaml.safe_load(front)
+    title = next(line.removeprefix("# ") for line in text.splitlines() if line.startswith("# "))
+    head |= {"license": license} if license else {}
+    data = re.search(r"pairs from `([^`]+)`", text)
+    if data and re.fullmatch(r"[\w.-]+/[\w.-]+", data[1]) and not Path(data[1]).exists():
+        head["datasets"] = [data[1]]  # on the hub
+    elif data:  # where it lies here is nobody's business
+        text = text.replace(f"pairs from `{data[1]}`", f"pairs from `{Path(data[1]).name}`")
+    results = [] if found is None else _results(found)
+    if results:
+        head["model-index"] = [{"name": title, "results": results}]
+    cautions = [*([] if results else [_CAUTIONS["asked"]]), *([_CAUTIONS["learnt"]] if _unmoved(final) else [])]
+    note = "".join(f"> **Caution.** {caution}\n\n" for caution in cautions)
+    refuse_secrets(head, "the card")
+    before, after = text.split(f"# {title}\n\n", 1)
+    return f"---\n{yaml.safe_dump(head, sort_keys=False)}---\n{before}# {title}\n\n{note}{after}"
+
+
+def _results(found: Run) -> list[dict[str, Any]]:
+    """A result of each benchmark, in per cent, as the hub's model-index has them."""
+    return [
+        {
+            "task": {"type": "text-generation"},
+            "dataset": {"name": row["task"], "type": row["task"]},
+            "metrics": [
+                {"type": row["measure"], "value": round(100 * row["score"], 1), "name": f"{row['measure']} [%]"}
+            ],
+        }
+        for row in summary([found])
+        if row.get("score") is not None
+    ]
+
+
+def _asked(run: Path, evaluation: Path) -> Run:
+    found = [one for one in open_runs(evaluation) if Path(one.model).exists() and Path(one.model).samefile(run)]
+    if not found:
+        raise BdpoError(f"{evaluation} did not ask {run}: name the folder of an evaluation that did.")
+    return found[0]
+
+
+def _final(run: Path) -> dict[str, float]:
+    metrics = run / "metrics.json"
+    return dict(read_json(metrics, "train again", final=dict)["final"]) if metrics.exists() else {}
+
+
+def _unmoved(final: dict[str, float]) -> bool:
+    ratios = [abs(final[key]) for key in ("eval_logratios/chosen", "eval_logratios/rejected") if key in final]
+    return bool(ratios) and max(ratios) < _NOT_LEARNT
