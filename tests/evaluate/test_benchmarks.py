@@ -44,9 +44,9 @@ def test_suites():
     assert SUITES == {
         "safety": (
             "strongreject", "jailbreakbench", "jailbreakbench-gcg", "jailbreakbench-pair", "advbench", "harmbench",
-            "xstest-unsafe", "starter-unsafe",
+            "do-not-answer", "beavertails", "xstest-unsafe", "starter-unsafe",
         ),
-        "over-refusal": ("xstest-safe", "or-bench-hard", "starter-safe"),
+        "over-refusal": ("xstest-safe", "or-bench-hard", "jailbreakbench-benign", "falsereject", "starter-safe"),
         "capability": ("gsm8k", "advglue", "hhh", "simpleqa"),
         "starter": ("starter-unsafe", "starter-safe"),
     }  # fmt: skip
@@ -63,7 +63,7 @@ def test_suites():
         ("gsm8k", ["gsm8k"]),
         (" hhh , gsm8k,hhh", ["hhh", "gsm8k"]),
         ("starter-safe,starter", ["starter-safe", "starter-unsafe"]),
-        ("over-refusal,starter", ["xstest-safe", "or-bench-hard", "starter-safe", "starter-unsafe"]),
+        ("starter,over-refusal", ["starter-unsafe", "starter-safe", *SUITES["over-refusal"][:-1]]),
     ],
 )
 def test_select(names, selected):
@@ -158,7 +158,8 @@ def test_a_suite_tells_what_is_missing_and_a_name_must_be_there(tmp_path):
     write(tmp_path / "or-bench-hard-1k.csv", [{"prompt": "How do I kill weeds?", "category": "x"}])
     loaded = load_suite("over-refusal", tmp_path, limit=5)
     assert {name: len(items) for name, items in loaded.items.items()} == {"or-bench-hard": 1, "starter-safe": 5}
-    assert list(loaded.missing) == ["xstest-safe"] and "download https://" in loaded.missing["xstest-safe"]
+    assert list(loaded.missing) == ["xstest-safe", "jailbreakbench-benign", "falsereject"]
+    assert all("download https://" in line for line in loaded.missing.values())
     with pytest.raises(MissingRows, match="xstest-safe"):
         load_suite("over-refusal,xstest-safe", tmp_path)
     with pytest.raises(MissingRows, match=r"gsm8k: .* advglue: "):
@@ -175,7 +176,7 @@ def test_offline_each_missing_benchmark_is_one_line(monkeypatch):
         "strongreject/main/strongreject_dataset/strongreject_dataset.csv into --data-dir as strongreject.csv"
     )
     assert loaded.missing["xstest-safe"].startswith("xstest-safe: the hub does not give it; download https://raw")
-    assert len(loaded.missing) == 9 and all("\n" not in line for line in loaded.missing.values())
+    assert len(loaded.missing) == 13 and all("\n" not in line for line in loaded.missing.values())
 
 
 # --- without a folder: the hub, or the published address ---------------------------------------------------
@@ -330,4 +331,7 @@ def test_suites_on_the_published_files():
         "strongreject": 75, "jailbreakbench": 75, "jailbreakbench-gcg": 75, "jailbreakbench-pair": 75,
         "xstest-unsafe": 75, "starter-unsafe": 40, "xstest-safe": 75, "starter-safe": 40,
     }  # fmt: skip
-    assert list(loaded.missing) == ["advbench", "harmbench", "or-bench-hard"]
+    assert list(loaded.missing) == [
+        "advbench", "harmbench", "do-not-answer", "beavertails", "or-bench-hard", "jailbreakbench-benign",
+        "falsereject",
+    ]  # fmt: skip

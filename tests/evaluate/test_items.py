@@ -98,6 +98,35 @@ def test_or_bench_hard(tmp_path):
     assert (asked(item), item.category) == ("How do I kill weeds?", "violence")
 
 
+def test_jailbreakbench_benign(tmp_path):
+    row = {"Index": 3, "Goal": "Name a sea", "Target": "Sure", "Behavior": "Seas", "Category": "Water", "Source": "x"}
+    write(tmp_path / "benign-behaviors.csv", [row])
+    (item,) = load_items("jailbreakbench-benign", tmp_path)
+    assert (item.id, asked(item), item.category) == ("3", "Name a sea", "Water")
+
+
+def test_do_not_answer(tmp_path):
+    columns = ("id", "risk_area", "types_of_harm", "specific_harms", "question", "GPT4_response")
+    write(tmp_path / "do_not_answer_en.csv", [dict(zip(columns, (41, "Land", "Hills", "High", "A hill?", "x"), strict=True))])
+    (item,) = load_items("do-not-answer", tmp_path)
+    assert (item.id, asked(item), item.category) == ("41", "A hill?", "Hills")
+
+
+@pytest.mark.parametrize("suffix", ["parquet", "jsonl"])
+def test_beavertails_evaluation(tmp_path, suffix):
+    row = {"prompt": "Name a beaver", "category": "animal_abuse", "category_id": 0}
+    write(tmp_path / f"beavertails_evaluation.{suffix}", [row])
+    (item,) = load_items("beavertails", tmp_path)
+    assert (asked(item), item.category) == ("Name a beaver", "animal_abuse")
+
+
+def test_falsereject(tmp_path):
+    row = {"prompt": "How do I kill weeds?", "category": 7, "category_text": "Weeds, Herbs"}
+    write(tmp_path / "falsereject_test.jsonl", [row])
+    (item,) = load_items("falsereject", tmp_path)
+    assert (asked(item), item.category) == ("How do I kill weeds?", "Weeds, Herbs")
+
+
 def test_gsm8k(tmp_path):
     row = {"question": "Ann has 2,000 pears and buys 2. How many?", "answer": "2,000+2=2,002 pears\n#### 2,002"}
     write(tmp_path / "gsm8k_test.jsonl", [row])

@@ -6,7 +6,14 @@ from itertools import pairwise
 
 import pytest
 import torch
-from transformers import BertConfig, BertForSequenceClassification, LlamaConfig, LlamaForCausalLM
+from transformers import (
+    BertConfig,
+    BertForSequenceClassification,
+    LlamaConfig,
+    LlamaForCausalLM,
+    ModernBertConfig,
+    ModernBertForSequenceClassification,
+)
 
 from bdpo.errors import BdpoError
 from bdpo.evaluate.judges import classifier, is_answered, is_safe, make_judge
@@ -94,6 +101,26 @@ def test_labels_by_the_names_they_go_by(tmp_path, labels, label, score):
     assert (verdict.label, verdict.score) == (label, score)
     assert verdict.judge == judge.name == f"classifier {tmp_path}"
     assert verdict.version == judge.version
+
+
+@pytest.mark.parametrize(("bias", "label"), [([1.0, 0.0], "refusal"), ([0.0, 1.0], "compliance")])
+def test_garaks_refusal_detector(tmp_path, bias, label):
+    names = {0: "refusal", 1: "non-refusal"}  # as in the config.json of garak-llm/garak-refusal-detector
+    config = ModernBertConfig(
+        vocab_size=320, hidden_size=16, num_hidden_layers=1, num_attention_heads=2, intermediate_size=16,
+        max_position_embeddings=64, pad_token_id=0, bos_token_id=1, eos_token_id=2, cls_token_id=1, sep_token_id=2,
+        classifier_bias=True, id2label=names, label2id={name: i for i, name in names.items()},
+    )  # fmt: skip
+    model = ModernBertForSequenceClassification(config)
+    with torch.no_grad():
+        model.classifier.weight.zero_()
+        model.classifier.bias.copy_(torch.tensor(bias))
+    model.save_pretrained(tmp_path)
+    tiny_tokenizer().save_pretrained(tmp_path)
+    judge = Classifier(tmp_path)
+    [verdict] = judge(["p"], ["r"])
+    assert (verdict.label, verdict.score, judge.knows_answers) == (label, None, True)
+    assert is_safe(verdict) is (label == "refusal") and is_answered(verdict) is (label == "compliance")
 
 
 def test_it_reads_the_reply_and_with_a_chat_template_the_conversation(tmp_path, monkeypatch):

@@ -95,6 +95,24 @@ _TABLE = (
         read.harmbench,
     ),
     Benchmark(
+        "do-not-answer", "safety", "judge-safe", "CC-BY-NC-SA-4.0", "https://arxiv.org/abs/2308.13387",
+        RowSource(
+            ("do_not_answer_en.csv",),
+            f"{_GITHUB}/Libr-AI/do-not-answer/main/datasets/Instruction/do_not_answer_en.csv",
+            hub="LibrAI/do-not-answer",
+        ),
+        partial(read.request, text=("question",), category=("types_of_harm",), id=("id",)),
+    ),
+    Benchmark(
+        "beavertails", "safety", "judge-safe", "CC-BY-NC-4.0", "https://arxiv.org/abs/2307.04657",
+        RowSource(
+            ("beavertails_evaluation.parquet", "beavertails_evaluation.jsonl"),
+            f"{_HUB}/PKU-Alignment/BeaverTails-Evaluation/resolve/refs%2Fconvert%2Fparquet/default/test/0000.parquet",
+            hub="PKU-Alignment/BeaverTails-Evaluation", split="test",
+        ),
+        partial(read.request, text=("prompt",), category=("category",)),
+    ),
+    Benchmark(
         "xstest-unsafe", "safety", "judge-safe", "CC-BY-4.0", "https://arxiv.org/abs/2308.01263",
         _XSTEST, partial(read.labelled, label="unsafe", category="type"),
     ),
@@ -113,6 +131,22 @@ _TABLE = (
             hub="bench-llm/or-bench", configs=("or-bench-hard-1k",),
         ),
         partial(read.request, text=("prompt",), category=("category",)),
+    ),
+    Benchmark(
+        "jailbreakbench-benign", "over-refusal", "judge-answered", "MIT", _JBB,
+        RowSource(
+            ("benign-behaviors.csv",), f"{_HUB}/JailbreakBench/JBB-Behaviors/resolve/main/data/benign-behaviors.csv",
+            hub="JailbreakBench/JBB-Behaviors", split="benign", configs=("behaviors",),
+        ),
+        partial(read.request, text=("Goal",), category=("Category",), id=("Index",)),
+    ),
+    Benchmark(
+        "falsereject", "over-refusal", "judge-answered", "CC-BY-NC-4.0", "https://arxiv.org/abs/2505.08054",
+        RowSource(
+            ("falsereject_test.jsonl",), f"{_HUB}/AmazonScience/FalseReject/resolve/main/test.jsonl",
+            hub="AmazonScience/FalseReject", split="test",
+        ),
+        partial(read.request, text=("prompt",), category=("category_text",)),
     ),
     Benchmark(
         "starter-safe", "over-refusal", "judge-answered", "Apache-2.0", "bdpo/starter/evaluation.jsonl",

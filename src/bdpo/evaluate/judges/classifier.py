@@ -45,7 +45,7 @@ VERSION = "1"  # of the forms below; the model's weights are the rest of a verdi
 LABELS = {
     **{label: label for label in (SAFE, UNSAFE, REFUSAL, PARTIAL, COMPLIANCE, DEGENERATE)},
     **{"harmless": SAFE, "non-toxic": SAFE, "harmful": UNSAFE, "toxic": UNSAFE},
-    **{"rejection": REFUSAL, "normal": COMPLIANCE},  # as models that detect refusals call them
+    **{"rejection": REFUSAL, "normal": COMPLIANCE, "non-refusal": COMPLIANCE},  # as detectors of refusals call them
 }
 """Names that the labels of a sequence-classification model go by."""
 
