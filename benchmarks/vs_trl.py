@@ -48,6 +48,7 @@ RANDOM_MODELS = {  # speed and memory do not depend on the values of the weights
                           "num_key_value_heads": 8, "head_dim": 64, "intermediate_size": 8192},
     "llama-3b": _LLAMA | {"hidden_size": 3072, "num_hidden_layers": 28, "num_attention_heads": 24,
                           "num_key_value_heads": 8, "head_dim": 128, "intermediate_size": 8192},
+    "tiny": _LLAMA | {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 64},
     "qwen2-1.5b": _LLAMA | {"model_type": "qwen2", "vocab_size": 151936, "hidden_size": 1536, "num_hidden_layers": 28,
                             "num_attention_heads": 12, "num_key_value_heads": 2, "intermediate_size": 8960},
 }  # fmt: skip
@@ -320,7 +321,7 @@ def _pairs(args: argparse.Namespace) -> list[Any]:
         return " ".join(draw.choice(words) for _ in range(length))
 
     def texts() -> tuple[str, ...]:
-        return tuple(map(exact, LONG)) if args.data == "long" else (text(115), text(38), text(48))
+        return tuple(map(exact, args.lengths)) if args.data == "long" else (text(115), text(38), text(48))
 
     return [
         PreferencePair(f"random-{i}", ({"role": "user", "content": prompt},), chosen, rejected)
@@ -373,6 +374,7 @@ def _arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data", help="a file of pairs, starter, or long; left out: random words of HH-RLHF lengths")
     parser.add_argument("--pairs", type=int, help="32; 4 of the long ones")
+    parser.add_argument("--lengths", type=int, nargs=3, default=LONG, help="tokens of the long ones' texts")
     parser.add_argument("--batch-size", type=int, help="pairs of a step: 4; 1 of the long ones")
     parser.add_argument("--epochs", type=int, default=1)
     parser.add_argument("--settings", type=int, default=1, help="runs on the same data, of other betas and seeds")
@@ -387,9 +389,9 @@ def _arguments() -> argparse.Namespace:
     args = parser.parse_args()
     if args.quick:
         args.pairs, args.repeats, args.data = 8, 1, None
-    args.checkpointing = args.data == "long"
-    args.pairs = args.pairs or (4 if args.checkpointing else 32)
-    args.batch_size = args.batch_size or (1 if args.checkpointing else 4)
+    long = args.data == "long"
+    args.checkpointing = long and sum(args.lengths) >= 1000
+    args.pairs, args.batch_size = args.pairs or (4 if long else 32), args.batch_size or (1 if long else 4)
     return args
 
 
