@@ -26,6 +26,7 @@ from bdpo.method.metrics import metric_names
 TRACKERS = "tensorboard", "wandb", "trackio"  # the extra `trackers` of pyproject.toml
 _NEEDS_NO_KEY = "offline", "dryrun", "disabled"  # modes of wandb
 
+
 def _from(least: float, below: float = math.inf) -> Callable[[float], bool]:
     return lambda value: least <= value < below
 
