@@ -129,6 +129,14 @@ def test_compare_ends_with_the_verdict(bdpo_: Bdpo, tmp_path: Path) -> None:
     assert (tmp_path / "compare.md").read_text().endswith(f"\nDPO: {sentence}\n")
 
 
+def test_there_is_no_verdict_where_nothing_was_asked(bdpo_: Bdpo, tmp_path: Path) -> None:
+    for name in ("base", "DPO"):
+        write_run(tmp_path, name, {"preferences": [1, 0]})
+    code, out, _ = bdpo_("compare", str(tmp_path))
+    assert code == 0 and "erdict" not in out
+    assert json.loads((tmp_path / "compare.json").read_text())["verdicts"] == {}
+
+
 def test_tokens_a_second_add_up(tmp_path: Path) -> None:
     run = write_run(tmp_path, "base", {"strongreject": [0]})
     assert summary([run])[0]["tokens_per_second"] is None
