@@ -116,7 +116,7 @@ class LiveLine:
 
 
 def bar(what: str, total: int, unit: str, *, shown: bool = True, after: float = 0.0, leave: bool = True) -> tqdm[Any]:
-    """The bar of a stage, named, with an estimate; in a log file a plain line at its begin, each minute, and at its end.
+    """The bar of a stage, named, with an estimate; in a log file a plain line at first, each minute, and at its end.
 
     Args:
         unit: of `total`.

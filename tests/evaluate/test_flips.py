@@ -133,7 +133,7 @@ def test_there_is_no_verdict_where_nothing_was_asked(bdpo_: Bdpo, tmp_path: Path
     for name in ("base", "DPO"):
         write_run(tmp_path, name, {"preferences": [1, 0]})
     code, out, _ = bdpo_("compare", str(tmp_path))
-    assert code == 0 and "erdict" not in out
+    assert code == 0 and "No verdict" not in out
     assert json.loads((tmp_path / "compare.json").read_text())["verdicts"] == {}
 
 
