@@ -107,7 +107,10 @@ def test_jailbreakbench_benign(tmp_path):
 
 def test_do_not_answer(tmp_path):
     columns = ("id", "risk_area", "types_of_harm", "specific_harms", "question", "GPT4_response")
-    write(tmp_path / "do_not_answer_en.csv", [dict(zip(columns, (41, "Land", "Hills", "High", "A hill?", "x"), strict=True))])
+    write(
+        tmp_path / "do_not_answer_en.csv",
+        [dict(zip(columns, (41, "Land", "Hills", "High", "A hill?", "x"), strict=True))],
+    )
     (item,) = load_items("do-not-answer", tmp_path)
     assert (item.id, asked(item), item.category) == ("41", "A hill?", "Hills")
 
