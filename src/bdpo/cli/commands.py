@@ -42,7 +42,7 @@ app.add_typer(report_app)
 app.add_typer(recipe_app, name="recipe")
 app.add_typer(serving_app)
 
-_DATA = "starter, a .jsonl/.json/.csv/.parquet file (also .gz), a save_to_disk folder, or a hub name."
+_DATA = "starter, a .jsonl/.json/.csv/.tsv/.parquet file (also .gz), a save_to_disk folder, or a hub name."
 _MODEL = "starter, a model folder, a PEFT adapter folder, a .gguf file, or a hub name."
 Model = Annotated[str, typer.Option(help=_MODEL)]
 Split = Annotated[str | None, typer.Option(help="Split of the data; train where there are several.")]

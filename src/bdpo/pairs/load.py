@@ -62,7 +62,7 @@ def load_pairs(
     """Read preference pairs.
 
     Args:
-        data: "starter"; a .jsonl, .json, .csv or .parquet file (also gzipped); a folder that `save_to_disk`
+        data: "starter"; a .jsonl, .json, .csv, .tsv or .parquet file (also gzipped); a folder that `save_to_disk`
             wrote; or a hub name, "org/name".
         split: "train" where there are splits and none is named; files have none.
         config: the hub data set's configuration.
