@@ -90,7 +90,7 @@ def test_every_command_works_in_such_a_folder_over_such_data_and_says_what_to_ru
     out = shown("score", "--model", str(odd / "model"), "--data", pairs, "--out", scores)
     assert r"[/x]\x1b]0;owned\x07\x9b2J:smile:\u202epair-" in out and "Comprehension [nats/token]" in out
     following = shlex.split(out.rsplit("Next: ", 1)[1])
-    assert following[:2] == ["bdpo", "train"] and following[-2:] == ["--set", f"score.dir={scores}"]
+    assert following[4:8] == ["starter", "&&", "bdpo", "train"] and following[-2:] == ["--set", f"score.dir={scores}"]
     train = ("train", "--config", str(odd / "recipe.yaml"))
     out = shown(*train, "--out", str(odd / "run"))
     merge = shlex.split(out.rsplit("Next: ", 1)[1])[1:5]
