@@ -12,14 +12,17 @@ import os
 import re
 import sys
 import time
-from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any, ClassVar
+from collections.abc import Collection, Iterator, Sequence
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
 
 if TYPE_CHECKING:
     from rich.console import Console
     from rich.live import Live
     from rich.text import Text
     from tqdm import tqdm
+
+Item = TypeVar("Item")
 
 # C0 but for tab and line break, DEL, C1; marks that turn the direction of writing; halves of characters
 _COMMANDS = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u061c\u200e\u200f\u202a-\u202e\u2066-\u2069\ud800-\udfff]")
@@ -115,25 +118,48 @@ class LiveLine:
             LiveLine._shown.close()
 
 
-def bar(what: str, total: int, unit: str, *, shown: bool = True, after: float = 0.0, leave: bool = True) -> tqdm[Any]:
-    """The bar of a stage, named, with an estimate; in a log file a plain line at first, each minute, and at its end.
+def bar(what: str, total: int, unit: str, *, after: float = 0.0, leave: bool = True) -> tqdm[Any]:
+    """The bar of a stage, named, with an estimate; in a log file a line when it begins, each minute, and when it ends.
+
+    Of several processes only the first one shows it.
 
     Args:
         unit: of `total`.
-        shown: False for all but one of several processes.
         after: seconds in which the stage may end without a word.
         leave: whether it stays when the stage is done.
     """
     from tqdm import tqdm
 
     LiveLine.pause()
-    how: dict[str, Any] = {} if shown else {"disable": True}
+    how: dict[str, Any] = {} if os.environ.get("RANK", "0") == "0" else {"disable": True}
     if is_terminal():
         how |= {"dynamic_ncols": True}
     else:
         line = "{desc}: {percentage:.0f}% of {total_fmt} {unit}, {elapsed} gone, {remaining} left{postfix}"
         how |= {"file": _Lines(), "bar_format": line, "mininterval": 1.0}
     return tqdm(desc=what, total=total, unit=unit, delay=after, leave=leave, **how)
+
+
+def each(items: Collection[Item], what: str, unit: str) -> Iterator[Item]:
+    """The items, with a bar where going through them takes more than a second."""
+    with bar(what, len(items), unit, after=1.0, leave=False) as progress:
+        for item in items:
+            yield item
+            progress.update()
+
+
+@contextmanager
+def no_library_bars() -> Iterator[None]:
+    """Without the bars that transformers draws of weights which it reads or writes; not for what may download them."""
+    from transformers.utils import logging
+
+    shown = logging.is_progress_bar_enabled()
+    logging.disable_progress_bar()
+    try:
+        yield
+    finally:
+        if shown:
+            logging.enable_progress_bar()
 
 
 class _Lines:

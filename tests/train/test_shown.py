@@ -5,6 +5,7 @@ import os
 import pty
 import re
 import sys
+import termios
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -17,6 +18,7 @@ from transformers import TrainerCallback
 
 import bdpo.train.shown as shown
 from bdpo.score.folder import ScoredData
+from bdpo.terminal import LiveLine, bar
 from bdpo.train import BDPOTrainer
 from bdpo.train.shown import Shown, forms, print_training
 from plain_dpo import Make
@@ -82,9 +84,8 @@ def test_the_training_column_is_the_mean_of_the_steps_that_it_names(make: Make, 
     held = two.state.log_history[-1]
     printed = table(two.state.log_history)
     assert "training, steps 5-6, 13 pairs" in printed and "held out, step 6" in printed
-    row = {
-        line[1:28].strip(): [float(cell) for cell in re.findall(r"-?\d+\.\d+", line)] for line in printed.split("\n")
-    }
+    cells = [line.split("│") for line in printed.splitlines() if line.count("│") == 2]
+    row = {name.strip(): [float(trained), float(said)] for name, trained, said in cells}
     assert row["loss"] == pytest.approx([(five["loss"] + six["loss"]) / 2, held["eval_loss"]], abs=6e-4)
     for name, key in (("preference accuracy", "rewards/accuracies"), ("reward margin", "rewards/margins"),
                       ("chosen log-ratio [nats]", "logratios/chosen"),
@@ -96,6 +97,9 @@ def test_the_table_says_what_is_missing_and_fits(make: Make) -> None:
     assert table([]) == "No step of training was logged.\n"
     assert "No step of training" in table([{"eval_loss": 0.5, "step": 0}]) and "0.500" in table([{"eval_loss": 0.5}])
     last = {"loss": 0.5, "step": 12000, "window/steps": 500, "window/pairs": 16000}
+    assert re.search(
+        r"training, +┃ .*\n.*steps 11501-12000, 16000 pairs +┃", table([last, {"eval_loss": 0.5, "step": 7}])
+    )
     for width in (80, 120):
         assert max(map(len, table([last, {"eval_loss": 0.5, "step": 12000}], width).splitlines())) <= width
     assert "training, step 7, 8 pairs" in table([last | {"step": 7, "window/steps": 1, "window/pairs": 8}])
@@ -110,11 +114,13 @@ def test_from_python_the_table_comes_at_the_end_of_train_alone(make: Make, capsy
 
 # --- lines ---------------------------------------------------------------------------------------------------------
 def test_each_form_of_a_line_has_its_room() -> None:
-    long, short, tight = forms("step 1234/2000", ROOM, left="12 min left")
+    long, middle, short, tight = forms("step 1234/2000", ROOM, left="12 min left")
     assert long == ("step 1234/2000  loss 0.6931  accuracy 0.62  margin +0.123  chosen log-ratio -1.23  "
                     "learning rate 3.0e-04  12 min left")  # fmt: skip
+    assert middle == "1234/2000  loss 0.6931  acc 0.62  margin +0.123  chosen -1.23  lr 3.0e-04  12 min left"
     assert short == "1234/2000  loss 0.693  acc 0.62  margin +0.12  chosen -1.2  lr 3e-04  12 min left"
     assert 80 < len(long) <= 120 and len(tight) <= 80 and tight.split() == short.split()
+    assert forms("step 1/2", {"rewards/margins": -0.0001})[0] == "step 1/2  margin +0.000"
 
 
 @pytest.mark.parametrize("disable_tqdm", [True, False])
@@ -132,6 +138,8 @@ def test_off_a_terminal_there_are_plain_lines_without_dictionaries(
         ["step 6/6", "held out:"],
         ["step 6/6", lines[3].split("  ")[1]],
     ]
+    trainer.evaluate()
+    assert "held out" not in capsys.readouterr().err, "it was said already"
     assert re.fullmatch(r"step 6/6  trained in \d+ s, [\d.e+]+ pairs/s, mean loss 0\.\d{4}", lines[3])
     assert re.search(r"  \d+ s left$", lines[0]) and "left" not in lines[1]
 
@@ -151,6 +159,7 @@ def test_what_others_log_is_a_line_that_commands_nothing(capsys: Any) -> None:
 def terminal(columns: int = 80) -> Iterator[list[str]]:
     """Standard error is a terminal; what came out of it is in the list when it is closed."""
     leader, follower = pty.openpty()
+    termios.tcsetwinsize(follower, (24, columns))
     said: list[bytes] = []
     reader = threading.Thread(target=lambda: [said.append(piece) for piece in iter(lambda: _read(leader), b"")])
     reader.start()
@@ -186,8 +195,23 @@ def test_in_a_terminal_one_line_is_written_anew(
     assert said.count("\x1b[?25l") == said.count("\x1b[?25h"), "the cursor is shown again"
     loss = next(entry["loss"] for entry in trainer.state.log_history if "loss" in entry)
     assert any(re.match(r"step 1/6  \d+ s left$", line) for line in lines)
-    assert any(re.match(rf"5/6  loss {loss:.3f}  acc \d.\d\d  margin", line) for line in lines)
+    assert any(re.match(rf"5/6  loss {loss:.4f}  acc \d.\d\d  margin", line) for line in lines)
     assert max(map(len, lines)) <= 80 and sum("held out:" in line for line in lines) == 1
+
+
+def test_a_bar_takes_the_place_of_the_line_until_it_is_written_again() -> None:
+    with terminal(40) as told:
+        line = LiveLine()
+        line.show(["a line that is too long for forty columns of it", "short"])
+        with bar("scoring", 2, "tok") as progress:
+            progress.update(2)
+        line.show(["again"])
+        line.close()
+    parts = re.split(r"[\r\n]+", re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", told[0]))
+    first, *bars, last = dict.fromkeys(part for part in parts if part.strip())
+    assert (first, last) == ("short", "again") and max(map(len, bars)) <= 40
+    assert [part.split("|")[0] for part in bars] == ["scoring:   0%", "scoring: 100%"]
+    assert told[0].count("\x1b[?25l") == told[0].count("\x1b[?25h") == 2
 
 
 def test_the_terminal_is_left_as_it_was_where_training_stops(make: Make) -> None:

@@ -6,24 +6,26 @@ logged.
 
 from __future__ import annotations
 
+import logging
 import sys
 import textwrap
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from typing import Any
 
 from rich.console import Console
 from rich.table import Table
 from transformers import TrainerCallback
 
-from bdpo.terminal import LINE, LiveLine, duration, fitting, is_terminal, plain, visible
+from bdpo.terminal import LINE, LiveLine, bar, duration, fitting, is_terminal, plain, visible
 
 STEPS, PAIRS = "window/steps", "window/pairs"  # of the mean that is logged
 _VALUES = (  # key, its name in a long line and in a short one, and how it is written there
     ("loss", "loss", "loss", ".4f", ".3f"),
     ("rewards/accuracies", "accuracy", "acc", ".2f", ".2f"),
-    ("rewards/margins", "margin", "margin", "+.3f", "+.2f"),
-    ("logratios/chosen", "chosen log-ratio", "chosen", "+.2f", "+.1f"),
+    ("rewards/margins", "margin", "margin", "+z.3f", "+z.2f"),
+    ("logratios/chosen", "chosen log-ratio", "chosen", "+z.2f", "+z.1f"),
     ("learning_rate", "learning rate", "lr", ".1e", ".0e"),
 )
 _ROWS = {
@@ -36,6 +38,21 @@ _ROWS = {
 _OFTEN = 0.1  # seconds between two writings of the live line
 
 Logs = Mapping[str, Any]
+
+
+@contextmanager
+def without_noise() -> Iterator[None]:
+    """Training without what transformers says of it that tells nothing: that a model gets its tokenizer's end token."""
+    logger = logging.getLogger("transformers.trainer_utils")
+    logger.addFilter(_tells)
+    try:
+        yield
+    finally:
+        logger.removeFilter(_tells)
+
+
+def _tells(record: logging.LogRecord) -> bool:
+    return not record.getMessage().startswith("The tokenizer has new PAD/BOS/EOS tokens")
 
 
 class LastStep(TrainerCallback):
@@ -57,8 +74,9 @@ class Shown(TrainerCallback):
 
     def __init__(self) -> None:
         self.line: LiveLine | None = None
+        self.bar: Any = None  # of held-out pairs
         self.logs: dict[str, Any] = {}  # of the last window of training
-        self.begun, self.begun_at, self.written = 0.0, 0, 0.0
+        self.begun, self.begun_at, self.written, self.held = 0.0, 0, 0.0, ""
 
     def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         """The clock runs."""
@@ -77,14 +95,25 @@ class Shown(TrainerCallback):
         """Keep a window of training for the live line; print everything else, and all where there is none."""
         if not state.is_world_process_zero or not logs:
             return
+        self._end_bar()
         if "loss" in logs and self.line is not None:
             self.logs = dict(logs)
             self.line.show(forms(_at(state), self.logs, left=self._left(state)))
             return
-        LiveLine.pause()
         width = min(LINE, Console(stderr=True).width) if is_terminal() else LINE
-        for told in textwrap.wrap(visible(self._told(state, logs, width)), width, subsequent_indent="  "):
-            print(told, file=sys.stderr)
+        told = visible(self._told(state, logs, width))
+        if told != self.held:  # the last evaluation of a run may be what was said already
+            LiveLine.pause()
+            print(textwrap.fill(told, width, subsequent_indent="  "), file=sys.stderr)
+        self.held = told if "eval_loss" in logs else self.held
+
+    def on_prediction_step(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        """A batch of held-out pairs is done."""
+        if args.disable_tqdm or not is_terminal():
+            return
+        if self.bar is None:
+            self.bar = bar("evaluating held-out pairs", len(kwargs["eval_dataloader"]), "batches", leave=False)
+        self.bar.update()
 
     def on_train_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         """Leave the terminal as it was."""
@@ -92,9 +121,15 @@ class Shown(TrainerCallback):
 
     def close(self) -> None:
         """The same, also where training was stopped."""
+        self._end_bar()
         if self.line is not None:
             self.line.close()
             self.line = None
+
+    def _end_bar(self) -> None:
+        if self.bar is not None:
+            self.bar.close()
+            self.bar = None
 
     def _left(self, state: Any) -> str:
         done = state.global_step - self.begun_at
@@ -128,8 +163,8 @@ def forms(at: str, logs: Logs, *, prefix: str = "", left: str = "") -> list[str]
     """One line about training, from its longest form to its shortest.
 
     >>> forms("step 3/8", {"loss": 0.6931, "rewards/accuracies": 0.5, "grad_norm": 1.5}, left="9 s left")
-    ['step 3/8  loss 0.6931  accuracy 0.50  9 s left', '3/8  loss 0.693  acc 0.50  9 s left', \
-'3/8 loss 0.693 acc 0.50 9 s left']
+    ['step 3/8  loss 0.6931  accuracy 0.50  9 s left', '3/8  loss 0.6931  acc 0.50  9 s left', \
+'3/8  loss 0.693  acc 0.50  9 s left', '3/8 loss 0.693 acc 0.50 9 s left']
 
     Args:
         at: what stands in front.
@@ -138,8 +173,10 @@ def forms(at: str, logs: Logs, *, prefix: str = "", left: str = "") -> list[str]
     there = [(logs[prefix + key], *how) for key, *how in _VALUES if prefix + key in logs]
     end = [left] if left else []
     long = [at, *(f"{name} {value:{how}}" for value, name, _, how, _ in there), *end]
-    short = [at.removeprefix("step "), *(f"{name} {value:{how}}" for value, _, name, _, how in there), *end]
-    return ["  ".join(long), "  ".join(short), " ".join(short)]
+    at = at.removeprefix("step ")
+    middle = [at, *(f"{name} {value:{how}}" for value, _, name, how, _ in there), *end]
+    short = [at, *(f"{name} {value:{how}}" for value, _, name, _, how in there), *end]
+    return ["  ".join(long), "  ".join(middle), "  ".join(short), " ".join(short)]
 
 
 def print_training(history: Iterable[Logs], console: Console) -> None:
@@ -155,10 +192,13 @@ def print_training(history: Iterable[Logs], console: Console) -> None:
         console.print(plain("No step of training was logged."))
     if not trained and not held:
         return
-    table = Table(title=plain("Training and held-out pairs"), title_justify="left")
+    table = Table(title=plain("Training and held-out pairs"), title_justify="left", show_edge=False, pad_edge=False)
     held_at = f"held out, step {held['step']}" if "step" in held else "held out"
     table.add_column("")
-    table.add_column(plain(window(trained)), justify="right")
+    of = window(trained)
+    if len(of) > console.width - len(held_at) - max(map(len, _ROWS)) - 6:
+        of = of.replace(", ", ",\n", 1)
+    table.add_column(plain(of), justify="right")
     table.add_column(plain(held_at), justify="right")
     for text, name in _ROWS.items():
         cells = (trained.get(name), held.get(f"eval_{name}"))

@@ -28,10 +28,11 @@ from bdpo.forward.logprobs import branch_logps, choose_layout
 from bdpo.method.logps import PairLogps, PairWeights
 from bdpo.method.losses import pair_losses, rewards
 from bdpo.method.metrics import COLUMNS, PairStatistics, summarise, tercile_edges
+from bdpo.terminal import no_library_bars
 from bdpo.train.batches import PairBatch, PairCollator, ScoredRows, StepLoader, StepSampler
 from bdpo.train.config import BDPOConfig
 from bdpo.train.prepare import Pairs, policy, refuse_second_adapter, scored_rows, training_steps
-from bdpo.train.shown import PAIRS, STEPS, EndTable, LastStep, Shown
+from bdpo.train.shown import PAIRS, STEPS, EndTable, LastStep, Shown, without_noise
 
 logger = logging.get_logger(__name__)
 
@@ -150,7 +151,8 @@ class BDPOTrainer(Trainer):
         self._table.clear()
         self._steps = 0
         try:
-            return super().train(*args, **kwargs)
+            with without_noise():
+                return super().train(*args, **kwargs)
         finally:
             self.shown.close()
 
@@ -168,7 +170,8 @@ class BDPOTrainer(Trainer):
 
     def save_model(self, output_dir: str | None = None, _internal_call: bool = False) -> None:
         """Write the weights, of a checkpoint too, for whoever may read the other files."""
-        super().save_model(output_dir, _internal_call)
+        with no_library_bars():
+            super().save_model(output_dir, _internal_call)
         if self.args.should_save:
             follow_umask(Path(output_dir or str(self.args.output_dir)))
 
@@ -317,6 +320,7 @@ class BDPOTrainer(Trainer):
         """Metrics of `bdpo.method.metrics` over the evaluation pairs, each pair counted once."""
         model = self.model_wrapped
         model.eval()
+        self.callback_handler.eval_dataloader = dataloader
         tables, ids = [], []
         for inputs in dataloader:
             pairs: PairBatch = inputs["pairs"]

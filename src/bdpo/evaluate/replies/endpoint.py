@@ -29,7 +29,7 @@ from bdpo.evaluate.replies.collect import OnBatch, Prompts, Reply, Sampling, beg
 from bdpo.evaluate.replies.completions import FILTERED, Completion, error_status, excerpt, is_filtered, read_completion
 from bdpo.pairs import Message
 from bdpo.secrets import is_secret
-from bdpo.terminal import visible
+from bdpo.terminal import bar, visible
 
 _PASSING = {408, 429}  # too slow, too many: another time it may do; so may every 5xx
 _OF_ONE_PROMPT = {400, 413, 422}
@@ -243,11 +243,13 @@ class EndpointGenerator:
             futures: list[Future[Reply]] = [
                 pool.submit(self._reply, id, sample, prompts[id], sampling) for id, sample in asked
             ]
-            for future in tqdm(as_completed(futures), desc="replies", total=len(asked), unit="reply"):
-                reply = future.result()
-                made[reply.id, reply.sample] = reply
-                if on_batch:
-                    on_batch([reply])
+            with bar("replies", len(asked), "reply") as progress:
+                for future in as_completed(futures):
+                    reply = future.result()
+                    made[reply.id, reply.sample] = reply
+                    progress.update()
+                    if on_batch:
+                        on_batch([reply])
         finally:
             pool.shutdown(wait=False, cancel_futures=True)
         return {id: [made[id, sample] for sample in range(sampling.samples)] for id in prompts}

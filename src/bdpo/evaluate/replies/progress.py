@@ -11,7 +11,7 @@ from tqdm import tqdm
 from transformers import LogitsProcessor
 
 from bdpo.evaluate.replies.collect import Reply
-from bdpo.terminal import duration
+from bdpo.terminal import bar, duration
 
 _EVERY = 1.0  # second
 _TELLING = 16  # replies that tell how long the others will take
@@ -24,7 +24,7 @@ class Progress(LogitsProcessor):
     """
 
     def __init__(self, total: int, longest: int) -> None:
-        self.bar = tqdm(desc="replies", total=total, unit="reply")
+        self.bar = bar("replies", total, "reply")
         self.total, self.longest, self.step, self.tokens = total, longest, 0, 0
         self.begun = self.shown = time.perf_counter()
 
