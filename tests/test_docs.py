@@ -58,7 +58,7 @@ def test_the_map_is_kept_in_one_place() -> None:
     readme = (ROOT / "README.md").read_text(encoding="utf-8")
     tree = readme.partition("## What lies where")[2].partition("```\n")[2].partition("```")[0]
     assert tree.count("\n") <= 10
-    assert [room for room in rooms if f" {room}/ " in tree] == ["starter"]
+    assert not [room for room in rooms if f" {room}/ " in tree]
 
 
 @pytest.mark.parametrize("path", EXAMPLES, ids=lambda path: str(path.relative_to(ROOMS)))
