@@ -5,6 +5,7 @@ import torch
 from transformers import GenerationConfig
 
 from bdpo.errors import BdpoError
+from bdpo.evaluate.replies.cache import RoomyLayer, roomy_cache
 from bdpo.evaluate.replies.collect import Reply, Sampling
 from bdpo.evaluate.replies.generate import LocalGenerator, _Draw
 from bdpo.models import load, weights_hash
@@ -24,9 +25,9 @@ def tokenizer():
     return tiny_tokenizer()
 
 
-def model_that_ends(architecture="llama"):
+def model_that_ends(architecture="llama", seed=0):
     """A tiny model that ends some replies and not others, and has two ends of sequence beside the tokenizer's."""
-    model = tiny_model(architecture, tie_word_embeddings=False)
+    model = tiny_model(architecture, seed, tie_word_embeddings=False)
     model.generation_config.eos_token_id = [0, ENDING]
     with torch.no_grad():
         model.get_output_embeddings().weight[ENDING + 1 :] = 0  # ids above the tokenizer's
@@ -60,6 +61,46 @@ def test_batched_replies_are_those_of_the_slow_loop_with_their_stops_and_counts(
             assert made[id] == [Reply(id, 0, text, "end" if ended else "length", len(ids), len(tokens))]
             stops.add((made[id][0].stop, len(tokens) < 12))
     assert stops == {("end", True), ("length", False)}  # both were seen
+
+
+@pytest.mark.parametrize("architecture, seed", [("llama", 2), ("gpt2", 1), ("gemma2", 2), ("mistral-windowed", 2)])
+def test_those_that_end_leave_the_batch_and_the_others_are_as_generate_makes_them_alone(tokenizer, architecture, seed):
+    """At most 80 tokens: the cache outgrows its room. The seeds are such that replies end at many lengths."""
+    model = model_that_ends(architecture, seed)
+    with torch.no_grad():
+        model.get_output_embeddings().weight[ENDING] *= 1.5
+    prompts = {f"p{i}": [{"role": "user", "content": "word " * (i % 7) + f"{i}"}] for i in range(24)}
+    sizes, generate = [], model.generate
+
+    def seen(input_ids, **how):
+        sizes.append(len(input_ids))
+        return generate(input_ids=input_ids, **how)
+
+    model.generate = seen
+    made = LocalGenerator(model, tokenizer).replies(prompts, Sampling(80))
+    assert sizes[0] == 24 and sizes[-1] <= 16
+    for id in list(prompts)[::3]:
+        ids = torch.tensor([prompt_ids(tokenizer, prompts[id], id)])
+        alone = generate(
+            input_ids=ids, attention_mask=torch.ones_like(ids), max_new_tokens=80, do_sample=False,
+            eos_token_id=[0, 2, ENDING], pad_token_id=0,
+        )[0, ids.shape[1] :].tolist()  # fmt: skip
+        ended = alone[-1] in {0, 2, ENDING}
+        text = tokenizer.decode(alone[:-1] if ended else alone, skip_special_tokens=True)
+        assert made[id] == [Reply(id, 0, text, "end" if ended else "length", ids.shape[1], len(alone))]
+
+
+def test_a_model_that_keeps_its_past_in_another_way_goes_on_in_whole_batches():
+    assert roomy_cache(tiny_model("mamba")) is None
+    assert [type(layer) for layer in roomy_cache(tiny_model()).layers] == [RoomyLayer] * 2
+
+
+def test_as_many_replies_at_once_as_their_tokens_allow(tokenizer):
+    generator = LocalGenerator(tiny_model(), tokenizer)
+    assert generator._fitting(100) == 128  # 32,768 tokens would be 327 replies
+    assert generator._fitting(1024) == 32 and generator._fitting(40_000) == 1
+    generator.batch_size = 25
+    assert generator._fitting(40_000) == 25
 
 
 def test_several_tokens_end_a_reply(tokenizer):
@@ -155,6 +196,13 @@ def test_a_sample_depends_on_seed_prompt_and_number_but_not_on_its_batch(tokeniz
     assert fewer["p1"] == made["p1"][:1]
     other = LocalGenerator(model, tokenizer).replies(PROMPTS, Sampling(12, temperature=1.5, samples=3, seed=1))
     assert {r.text for r in other["p1"]}.isdisjoint(r.text for r in made["p1"])
+
+
+def test_a_sample_does_not_depend_on_who_left_its_batch(tokenizer):
+    model, how = model_that_ends(), Sampling(40, temperature=1.5, samples=6)
+    made = LocalGenerator(model, tokenizer).replies(PROMPTS, how)
+    assert len({reply.tokens for samples in made.values() for reply in samples}) > 10
+    assert LocalGenerator(model, tokenizer, 1).replies({"p4": PROMPTS["p4"]}, how)["p4"] == made["p4"]
 
 
 def test_draws_follow_the_softmax():

@@ -60,7 +60,9 @@ MaxNewTokens = Annotated[int, typer.Option(help="Longest reply, in tokens.")]
 Temperature = Annotated[float, typer.Option(help="0: greedy.")]
 TopP = Annotated[float, typer.Option(help="Nucleus sampling; 1 leaves the distribution whole.")]
 Samples = Annotated[int, typer.Option(help="Replies a prompt; several need a temperature.")]
-BatchSize = Annotated[int, typer.Option(help="Replies at once; halved where they do not fit.")]
+BatchSize = Annotated[
+    int | None, typer.Option(help="Replies at once, halved where they do not fit; left out: by their length.")
+]
 Dtype = Annotated[str, typer.Option(help="float32, bfloat16, float16, or auto: as it is stored.")]
 DeviceMap = Annotated[
     str | None, typer.Option(help="Spread a model over GPUs, CPU and disk: auto, balanced or sequential.")
@@ -85,7 +87,7 @@ def evaluate(
     transform: Transform = "", pairs: Pairs = None, pairs_split: PairsSplit = None, pairs_kind: PairsKind = None,
     prefer: Prefer = None, lm_eval: LmEval = "", judge: Judge = "rules", judge_model: JudgeModel = None,
     judge_endpoint: JudgeEndpoint = None, max_new_tokens: MaxNewTokens = 256, temperature: Temperature = 0.0,
-    top_p: TopP = 1.0, samples: Samples = 1, batch_size: BatchSize = 25, dtype: Dtype = "float32",
+    top_p: TopP = 1.0, samples: Samples = 1, batch_size: BatchSize = None, dtype: Dtype = "float32",
     device_map: DeviceMap = None, endpoint: Endpoint = None, workers: Workers = 16,
     chat_template: ChatTemplate = None, chat_template_kwargs: ChatTemplateKwargs = "{}",
     filtered_is_safe: FilteredIsSafe = False, trust_remote_code: TrustRemoteCode = False,
@@ -112,7 +114,7 @@ def evaluate(
     variables = _template_variables(chat_template_kwargs)
     if lm_eval and endpoint:
         raise BdpoError("--lm-eval needs the model itself, which an endpoint does not give: leave out one of the two.")
-    harness = Harness(_split(lm_eval), limit, batch_size) if lm_eval else None
+    harness = Harness(_split(lm_eval), limit, batch_size or 25) if lm_eval else None
     subjects: Iterable[evaluation.Subject]
     if endpoint is None:
         template = _text_of(chat_template, "--chat-template")

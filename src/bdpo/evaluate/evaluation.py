@@ -79,7 +79,7 @@ def local_models(
     named: Sequence[tuple[str, str | Path]],
     *,
     dtype: str = "float32",
-    batch_size: int = 25,
+    batch_size: int | None = None,
     chat_template: str | None = None,
     template_variables: Mapping[str, Any] | None = None,
     device_map: DeviceMap = None,

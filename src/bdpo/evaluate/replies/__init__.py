@@ -2,6 +2,7 @@
 
 collect.py   replies to prompts, only those that are missing; settings of generation; the cache
 generate.py  a model in memory
+cache.py     keys and values of the replies being made, which those that end leave
 endpoint.py  an OpenAI-compatible server
 completions.py  what its answers say: a completion, a filtered prompt, an error
 pool.py      several models in turn, adapters on one base

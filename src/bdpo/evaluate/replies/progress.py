@@ -20,7 +20,7 @@ _TELLING = 16  # replies that tell how long the others will take
 class Progress(LogitsProcessor):
     """The bar of a local model's replies. It sees each step of generation, and changes nothing in it.
 
-    Until the first batch is done it says how long all will take where no reply ends before the limit.
+    Until the first replies are done it says how long all will take where no reply ends before the limit.
     """
 
     def __init__(self, total: int, longest: int) -> None:
