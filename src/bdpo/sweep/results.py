@@ -22,7 +22,9 @@ from bdpo.sweep.plan import BASE, Cell, Study
 
 _HELD_OUT = {
     "eval_rewards/accuracies": "held-out accuracy [%]",
+    "gap/accuracies": "training less held-out accuracy [points]",
     "eval_rewards/margins": "reward margin",
+    "gap/margins": "training less held-out margin",
     "eval_logratios/chosen": "chosen log-ratio [nats]",
     "eval_logratios/rejected": "rejected log-ratio [nats]",
     "train_loss": "training loss",
