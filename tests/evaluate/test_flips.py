@@ -129,7 +129,7 @@ def test_compare_ends_with_the_verdict(bdpo_: Bdpo, tmp_path: Path) -> None:
     assert (tmp_path / "compare.md").read_text().endswith(f"\nDPO: {sentence}\n")
 
 
-def test_there_is_no_verdict_where_nothing_was_asked(bdpo_: Bdpo, tmp_path: Path) -> None:
+def test_nothing_is_judged_where_nothing_was_asked(bdpo_: Bdpo, tmp_path: Path) -> None:
     for name in ("base", "DPO"):
         write_run(tmp_path, name, {"preferences": [1, 0]})
     code, out, _ = bdpo_("compare", str(tmp_path))

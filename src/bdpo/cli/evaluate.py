@@ -168,7 +168,7 @@ def compare(
     from bdpo.evaluate.results.compare import methods_of
     from bdpo.evaluate.results.curve_table import compared_curves, curve_grid
     from bdpo.evaluate.results.flips import flips
-    from bdpo.evaluate.results.tables import comparison_grids
+    from bdpo.evaluate.results.tables import comparison_grids, worst_grids
     from bdpo.evaluate.results.weights import parse_weights
     from bdpo.files import write_json, write_whole
     from bdpo.report.evaluated import Evaluated
@@ -178,7 +178,7 @@ def compare(
     methods = methods_of(folders)
     curves = compared_curves(methods, baseline) if curve else None
     grids, console = comparison_grids(comparison), Console()
-    grids += [curve_grid(curves)] if curves else []
+    grids += worst_grids(comparison) + ([curve_grid(curves)] if curves else [])
     for grid in grids:
         grid.render(console)
     if show:

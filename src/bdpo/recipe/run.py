@@ -29,6 +29,7 @@ from bdpo.recipe.card import method_name, model_card
 from bdpo.recipe.checkpoints import CheckpointKeeper, Checkpoints
 from bdpo.recipe.data import RunData, read_data, refuse_errors
 from bdpo.recipe.folder import CARD, RECIPE, SCORES, STEP, TORN, claimed, explained, save_result
+from bdpo.recipe.gap import generalisation_gap
 from bdpo.recipe.parts import bdpo_config, load_model, lora_config
 from bdpo.recipe.record import refusal_shares, write_record
 from bdpo.recipe.sections import Recipe, parse_recipe
@@ -144,6 +145,7 @@ def _run(
         )  # fmt: skip
 
     history = trainer.state.log_history
+    metrics |= generalisation_gap(history, metrics)
     save_result(
         out, trainer,
         lambda to: _write_end(recipe, to, loaded.label, scores, trainer.balance, data.counts, metrics, history, record),
