@@ -63,9 +63,7 @@ def summary(runs: Sequence[Run]) -> list[dict[str, Any]]:
             outcomes = run.outcomes(task)
             if len(outcomes) == record.expected:
                 about = {"name": run.name, "model": run.label, "folder": run.folder.name, "task": task}
-                made = run.generated.get(task)
-                speed = {"tokens_per_second": round(made.tokens / made.seconds, 1) if made and made.seconds else None}
-                records.append(about | {"suite": record.suite, "measure": record.measure} | _numbers(outcomes) | speed)
+                records.append(about | {"suite": record.suite, "measure": record.measure} | _numbers(outcomes))
     return records
 
 
