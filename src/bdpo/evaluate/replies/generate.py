@@ -163,7 +163,9 @@ class LocalGenerator:
                     f"weights are damaged, or overflow in {self.model.dtype}; try --dtype float32."
                 )
             ended = torch.isin(ids[:, width:], stop).any(-1)
-            if ids.shape[1] == width + sampling.max_new_tokens:
+            if (
+                ids.shape[1] == width + sampling.max_new_tokens or not ended.any()
+            ):  # or `generate` ended for its own reason
                 ended = torch.ones_like(ended)
             places = {end: (ended == end).nonzero().flatten().tolist() for end in (True, False)}
             yield [self._reply(rows[i], ids[i, width:].tolist()) for i in places[True]]
