@@ -26,6 +26,7 @@ from bdpo.recipe.sections import Recipe
 ROOT = Path(__file__).parents[1]
 PAGES = ROOT / "build/docs"
 FROM_ROOT = {f"{name}.md": f"{name.lower()}.md" for name in ("CHANGELOG", "CONTRIBUTING", "SECURITY")}
+FROM_ROOT |= {"studies/README.md": "studies.md"}
 REPOSITORY = os.environ.get("BDPO_REPOSITORY", "").rstrip("/")  # https://github.com/OWNER/bdpo
 
 _LINK = re.compile(r"\[([^\]]*)\]\((?!https?:|#|mailto:)([^)#\s]+)(#[^)]*)?\)")

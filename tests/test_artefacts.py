@@ -118,6 +118,7 @@ def test_why_something_could_not_be_written_is_read_from_every_writers_error(tmp
     assert found["python"] == "No space left on device" and found["safetensors"] == "Not a directory"
     assert found["torch"] is not None
     assert not_writable(Exception("No space left on device (os error 28)")) == "No space left on device"  # tokenizers
+    assert not_writable(RuntimeError("basic_ios::clear: iostream error")) == "no room is left"  # torch, at a file's end
     assert not_writable(RuntimeError("CUDA out of memory")) is None
     assert not_writable(FileNotFoundError(2, "No such file or directory")) is None
 

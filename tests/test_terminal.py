@@ -12,10 +12,12 @@ import pytest
 import yaml
 from rich.console import Console
 from rich.table import Table
+from transformers.utils import logging
 
+from bdpo.models import load
 from bdpo.pairs import write_pairs
 from bdpo.recipe.sections import as_override, load_recipe
-from bdpo.terminal import plain, say, visible
+from bdpo.terminal import bar, each, plain, say, visible
 from tiny import make_pairs, tiny_model, tiny_tokenizer
 
 ODD = "a[1] (b) *? {x} [bold] é"  # a folder's name
@@ -77,6 +79,46 @@ def test_rich_reads_no_markup_and_no_emoji_in_it() -> None:
     assert shown.count(r"[/x]\x1b]0;owned\x07\x9b2J:smile:\u202e") == 4 and "[red]" in shown
 
 
+# --- signs of life -------------------------------------------------------------------------------------------------
+def test_a_bar_in_a_log_file_is_a_line_now_and_then(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    now = [1000.0]
+    monkeypatch.setattr("bdpo.terminal.time.monotonic", lambda: now[0])
+    with bar("scoring\x1b[2J", 200, "tok") as progress:
+        for seconds in (30, 31, 59):  # a line each minute: after 61 seconds, and not yet after 120
+            now[0] += seconds
+            progress.n += 50
+            progress.refresh()
+        progress.n = 200
+    lines = capsys.readouterr().err.splitlines()
+    shares = [line.removeprefix(r"scoring\x1b[2J: ").split(" of 200 tok, ")[0] for line in lines]
+    assert shares == ["0%", "50%", "100%"]
+    monkeypatch.setenv("RANK", "1")
+    with bar("scoring", 2, "tok") as progress:
+        progress.update(2)
+    assert capsys.readouterr().err == "", "the first process says it"
+
+
+def test_a_stage_that_takes_no_second_has_no_bar(capsys: pytest.CaptureFixture[str]) -> None:
+    assert list(each(range(5), "reading", "rows")) == [0, 1, 2, 3, 4]
+    assert capsys.readouterr().err == ""
+
+
+@pytest.mark.parametrize("shown", [True, False])
+def test_weights_are_read_without_a_bar_of_transformers(
+    shown: bool, odd: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    before = logging.is_progress_bar_enabled()
+    (logging.enable_progress_bar if shown else logging.disable_progress_bar)()
+    try:
+        capfd.readouterr()
+        load(odd / "model")
+        assert capfd.readouterr() == ("", "") and logging.is_progress_bar_enabled() == shown
+    finally:
+        (logging.enable_progress_bar if before else logging.disable_progress_bar)()
+
+
 # --- every command, from a folder whose name is a pattern, markup and two words ------------------------------------
 def test_every_command_works_in_such_a_folder_over_such_data_and_says_what_to_run_next(odd: Path) -> None:
     def shown(*arguments: str, code: int = 0) -> str:
@@ -90,7 +132,7 @@ def test_every_command_works_in_such_a_folder_over_such_data_and_says_what_to_ru
     out = shown("score", "--model", str(odd / "model"), "--data", pairs, "--out", scores)
     assert r"[/x]\x1b]0;owned\x07\x9b2J:smile:\u202epair-" in out and "Comprehension [nats/token]" in out
     following = shlex.split(out.rsplit("Next: ", 1)[1])
-    assert following[:2] == ["bdpo", "train"] and following[-2:] == ["--set", f"score.dir={scores}"]
+    assert following[3:7] == ["starter", "&&", "bdpo", "train"] and following[-2:] == ["--set", f"score.dir={scores}"]
     train = ("train", "--config", str(odd / "recipe.yaml"))
     out = shown(*train, "--out", str(odd / "run"))
     merge = shlex.split(out.rsplit("Next: ", 1)[1])[1:5]

@@ -27,7 +27,9 @@ LOCK = ".lock"
 _NO_LOCKS = (errno.ENOSYS, errno.ENOLCK, errno.EOPNOTSUPP)  # of a file system
 # what cannot be written says so as OSError, or in the words of the Rust and C++ under tokenizers, safetensors and torch
 _NOT_WRITABLE = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EACCES, errno.EPERM)
-_WRITERS = re.compile(r"(?:strerror|I/O error): ([\w -]+)|([\w -]+) \(os error|unexpected pos|PytorchStreamWriter")
+_WRITERS = re.compile(
+    r"(?:strerror|I/O error): ([\w -]+)|([\w -]+) \(os error|unexpected pos|iostream error|PytorchStreamWriter"
+)
 
 
 class NotWritable(UnusableFolder):

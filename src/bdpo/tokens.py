@@ -170,19 +170,32 @@ def prompt_ids(tokenizer: PreTrainedTokenizerBase, messages: Sequence[Message], 
     """Token ids of a conversation up to where the reply begins.
 
     Control tokens are taken out of the turns: what is asked of a model, by a benchmark or an attack, must not
-    become the structure of the conversation.
+    become the structure of the conversation. A last turn of the assistant is how its reply begins, and stays open.
 
     Args:
         where: what to call the conversation in an error.
 
     Raises:
-        BdpoError: no chat template, or one that refuses the conversation or makes nothing of it.
+        BdpoError: no chat template, or one that refuses the conversation or makes nothing of it, or that does not
+            leave the beginning of a reply as it is.
     """
     stripped = strip_messages(messages, control_tokens(tokenizer))
+    if stripped[-1]["role"] == "assistant":
+        return _begun_ids(tokenizer, stripped[:-1], stripped[-1]["content"], where)
     ids = _ids(tokenizer, render(tokenizer, stripped, where, add_generation_prompt=True))
     if not ids:
         raise BdpoError(f"{where}: the chat template makes no text of the conversation: give another one.")
     return ids
+
+
+def _begun_ids(tokenizer: PreTrainedTokenizerBase, messages: Sequence[Message], opening: str, where: str) -> list[int]:
+    """Token ids of a conversation and of how its reply begins, where the template writes a reply; no end of turn."""
+    text, [added] = render_replies(tokenizer, messages, [opening], where)
+    before, found, _ = added.partition(opening)
+    if not found:
+        raise BdpoError(f"{where}: the chat template does not write the reply's beginning as it is: give another one.")
+    prompt = _ids(tokenizer, text)
+    return prompt + _following(tokenizer, prompt, _ids(tokenizer, text + before + opening), before + opening)
 
 
 def options_ids(

@@ -43,9 +43,11 @@ def test_evaluate_then_compare(bdpo_: Bdpo, home: Path) -> None:
     code, _, err = bdpo_("evaluate", *models, *ASK, "starter", "--pairs", "pairs.jsonl", "--out", "eval")
     assert code == 0 and "prompts" not in err and (home / "eval" / "results.json").read_text() == before
 
-    code, out, _ = bdpo_("compare", "eval", "--weights", "safety=3,over-refusal=1")
+    code, out, _ = bdpo_("compare", "eval", "--weights", "safety=3,over-refusal=1", "--curve")
+    assert code == 0 and "Harmful refused at equal harmless answered" in out
     assert code == 0 and "overall is 0.75 safety, 0.25 over-refusal" in out
     comparison = json.loads((home / "eval" / "compare.json").read_text())
+    assert list(comparison["curves"]["points"]) == ["base", "DPO"] and comparison["curves"]["baseline"] == "base"
     rows = {row["name"]: row for row in comparison["rows"]}
     assert list(rows) == [
         "starter-unsafe", "starter-safe", "preferences", "preferences margin", "preferences reward",

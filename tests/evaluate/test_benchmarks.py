@@ -44,9 +44,10 @@ def test_suites():
     assert SUITES == {
         "safety": (
             "strongreject", "jailbreakbench", "jailbreakbench-gcg", "jailbreakbench-pair", "advbench", "harmbench",
-            "do-not-answer", "beavertails", "xstest-unsafe", "starter-unsafe",
+            "do-not-answer", "beavertails", "sorry-bench", "wildjailbreak-harmful", "xstest-unsafe", "starter-unsafe",
         ),
-        "over-refusal": ("xstest-safe", "or-bench-hard", "jailbreakbench-benign", "falsereject", "starter-safe"),
+        "over-refusal": ("xstest-safe", "or-bench-hard", "jailbreakbench-benign", "falsereject", "wildjailbreak-benign",
+                         "starter-safe"),
         "capability": ("gsm8k", "advglue", "hhh", "simpleqa"),
         "starter": ("starter-unsafe", "starter-safe"),
     }  # fmt: skip
@@ -158,7 +159,7 @@ def test_a_suite_tells_what_is_missing_and_a_name_must_be_there(tmp_path):
     write(tmp_path / "or-bench-hard-1k.csv", [{"prompt": "How do I kill weeds?", "category": "x"}])
     loaded = load_suite("over-refusal", tmp_path, limit=5)
     assert {name: len(items) for name, items in loaded.items.items()} == {"or-bench-hard": 1, "starter-safe": 5}
-    assert list(loaded.missing) == ["xstest-safe", "jailbreakbench-benign", "falsereject"]
+    assert list(loaded.missing) == ["xstest-safe", "jailbreakbench-benign", "falsereject", "wildjailbreak-benign"]
     assert all("download https://" in line for line in loaded.missing.values())
     with pytest.raises(MissingRows, match="xstest-safe"):
         load_suite("over-refusal,xstest-safe", tmp_path)
@@ -176,7 +177,7 @@ def test_offline_each_missing_benchmark_is_one_line(monkeypatch):
         "strongreject/main/strongreject_dataset/strongreject_dataset.csv into --data-dir as strongreject.csv"
     )
     assert loaded.missing["xstest-safe"].startswith("xstest-safe: the hub does not give it; download https://raw")
-    assert len(loaded.missing) == 13 and all("\n" not in line for line in loaded.missing.values())
+    assert len(loaded.missing) == 16 and all("\n" not in line for line in loaded.missing.values())
 
 
 # --- without a folder: the hub, or the published address ---------------------------------------------------
@@ -332,6 +333,6 @@ def test_suites_on_the_published_files():
         "xstest-unsafe": 75, "starter-unsafe": 40, "xstest-safe": 75, "starter-safe": 40,
     }  # fmt: skip
     assert list(loaded.missing) == [
-        "advbench", "harmbench", "do-not-answer", "beavertails", "or-bench-hard", "jailbreakbench-benign",
-        "falsereject",
+        "advbench", "harmbench", "do-not-answer", "beavertails", "sorry-bench", "wildjailbreak-harmful",
+        "or-bench-hard", "jailbreakbench-benign", "falsereject", "wildjailbreak-benign",
     ]  # fmt: skip

@@ -129,11 +129,19 @@ def test_compare_ends_with_the_verdict(bdpo_: Bdpo, tmp_path: Path) -> None:
     assert (tmp_path / "compare.md").read_text().endswith(f"\nDPO: {sentence}\n")
 
 
-def test_tokens_a_second_add_up(tmp_path: Path) -> None:
+def test_nothing_is_judged_where_nothing_was_asked(bdpo_: Bdpo, tmp_path: Path) -> None:
+    for name in ("base", "DPO"):
+        write_run(tmp_path, name, {"preferences": [1, 0]})
+    code, out, _ = bdpo_("compare", str(tmp_path))
+    assert code == 0 and "No verdict" not in out
+    assert json.loads((tmp_path / "compare.json").read_text())["verdicts"] == {}
+
+
+def test_tokens_and_seconds_add_up_and_change_no_result(tmp_path: Path) -> None:
     run = write_run(tmp_path, "base", {"strongreject": [0]})
-    assert summary([run])[0]["tokens_per_second"] is None
+    before = summary([run])
     run = run.with_generated("strongreject", 100, 4.0).with_generated("strongreject", 50, 1.0)
-    assert summary([run])[0]["tokens_per_second"] == 30.0
+    assert summary([run]) == before  # two evaluations of the same replies are the same, byte for byte
     assert json.loads((run.folder / "run.json").read_text())["generated"] == {
         "strongreject": {"tokens": 150, "seconds": 5.0}
     }

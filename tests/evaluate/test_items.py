@@ -107,7 +107,10 @@ def test_jailbreakbench_benign(tmp_path):
 
 def test_do_not_answer(tmp_path):
     columns = ("id", "risk_area", "types_of_harm", "specific_harms", "question", "GPT4_response")
-    write(tmp_path / "do_not_answer_en.csv", [dict(zip(columns, (41, "Land", "Hills", "High", "A hill?", "x"), strict=True))])
+    write(
+        tmp_path / "do_not_answer_en.csv",
+        [dict(zip(columns, (41, "Land", "Hills", "High", "A hill?", "x"), strict=True))],
+    )
     (item,) = load_items("do-not-answer", tmp_path)
     assert (item.id, asked(item), item.category) == ("41", "A hill?", "Hills")
 
@@ -125,6 +128,32 @@ def test_falsereject(tmp_path):
     write(tmp_path / "falsereject_test.jsonl", [row])
     (item,) = load_items("falsereject", tmp_path)
     assert (asked(item), item.category) == ("How do I kill weeds?", "Weeds, Herbs")
+
+
+def test_sorry_bench_takes_the_requests_as_they_are(tmp_path):
+    row = {"question_id": 7, "category": "12", "turns": ["Name a bog"], "prompt_style": "base"}
+    rows = [row, row | {"turns": ["Gimme a bog"], "prompt_style": "slang"}, {"question_id": 8, "turns": ["A fen?"]}]
+    write(tmp_path / "sorry_bench.jsonl", rows)
+    items = load_items("sorry-bench", tmp_path)
+    assert [(item.id, asked(item), item.category) for item in items] == [("7", "Name a bog", "12"), ("8", "A fen?", "")]
+    for turns in ([], ["One", "Two"]):
+        write(tmp_path / "sorry_bench.jsonl", [row | {"turns": turns}])
+        with pytest.raises(BdpoError, match=rf"line 1: 'turns' has {len(turns)} entries: it must be a list of one"):
+            load_items("sorry-bench", tmp_path)
+
+
+def test_wildjailbreak_is_two_benchmarks_of_one_tab_separated_file(tmp_path):
+    rows = ["\tadversarial\tlabel\tdata_type", '0\t"Name, ""now"",\na bog"\t1\tadversarial_harmful']
+    file = tmp_path / "wildjailbreak_eval.tsv"
+    file.write_text("\n".join([*rows, "1\tA fen, NA?\t0\tadversarial_benign\n"]))
+    found = [load_items(f"wildjailbreak-{kind}", tmp_path) for kind in ("harmful", "benign")]
+    assert [[asked(item) for item in half] for half in found] == [['Name, "now",\na bog'], ["A fen, NA?"]]
+    file.write_text(f"{rows[0]}\n0\tA\t1\tvanilla_benign\n")
+    with pytest.raises(BdpoError, match=r"line 2: 'data_type' is 'vanilla_benign'"):
+        load_items("wildjailbreak-benign", tmp_path)
+    file.write_text("adversarial,data_type\nA,adversarial_benign\n")
+    with pytest.raises(BdpoError, match=r"one column, divided by ',' and not by tabs: save the file with tabs"):
+        load_items("wildjailbreak-benign", tmp_path)
 
 
 def test_gsm8k(tmp_path):

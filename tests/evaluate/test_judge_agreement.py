@@ -44,6 +44,13 @@ def test_kappa_by_hand():
     assert cohens_kappa(["a", "a"], ["a", "a"]) is None
 
 
+def test_a_safe_answer_is_compliance_to_people_who_do_not_tell_harm_apart():
+    labels, verdicts = ["refusal", "compliance", "compliance"], ["refusal", "safe answer", "compliance"]
+    assert agreement_of(labels, verdicts, Echo()).refusal_kappa == 1.0
+    found = agreement_of([*labels, "safe answer"], [*verdicts, "safe answer"], Echo())
+    assert found.accuracy == 0.75 and found.confusion["compliance"] == {"safe answer": 1, "compliance": 1}
+
+
 def test_agreement_by_hand(tmp_path):
     path = write(
         tmp_path / "labels.csv",

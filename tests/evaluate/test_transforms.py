@@ -85,7 +85,7 @@ def test_frames_of_artefacts(artefacts):
     } == {*found}
 
 
-@pytest.mark.parametrize("transform", ["prefix-injection", "gcg-suffix", "pair-frame"])
+@pytest.mark.parametrize("transform", ["prefix-injection", "gcg-suffix", "pair-frame", "prefill"])
 def test_the_draw_is_the_items_own(artefacts, transform):
     whole = texts(transform, data_dir=artefacts, seed=1)
     assert texts(transform, data_dir=artefacts, seed=1) == whole
@@ -99,7 +99,7 @@ def test_artefacts_must_be_there(tmp_path):
         transform_items(ITEMS, "gcg-suffix", data_dir=tmp_path)
 
 
-@pytest.mark.parametrize("transform", [name for name in TRANSFORMS if name != "paraphrase"])
+@pytest.mark.parametrize("transform", [name for name in TRANSFORMS if name not in ("paraphrase", "prefill")])
 def test_only_the_last_message_changes(artefacts, transform):
     system = {"role": "system", "content": "Be brief."}
     before = Item(
@@ -154,7 +154,7 @@ def test_unknown_transforms(transform, message):
 def test_the_table_is_whole():
     assert list(TRANSFORMS) == [
         "gcg-suffix", "pair-frame", "base64", "rot13", "leetspeak", "prefix-injection", "refusal-suppression",
-        "paraphrase",
+        "prefill", "paraphrase",
     ]  # fmt: skip
     assert all(transform.summary and transform.source.startswith("https://") for transform in TRANSFORMS.values())
 

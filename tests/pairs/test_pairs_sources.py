@@ -115,7 +115,7 @@ def test_bad_lines_are_collected_and_the_others_read(tmp_path):
         ("a.parquet", b"no parquet", r"a\.parquet: not a Parquet file"),
         ("a.jsonl.gz", b"no gzip", r"a\.jsonl\.gz: not a whole gzip file"),
         ("a.jsonl.gz", gzip.compress(b"{}" * 99)[:-9], r"a\.jsonl\.gz: not a whole gzip file"),
-        ("a.txt", b"text", r"a\.txt: unknown kind of file; convert it to one of \.jsonl, \.json, \.csv, \.parquet"),
+        ("a.txt", b"text", r"a\.txt: unknown kind of file; convert it to one of \.jsonl, \.json, \.csv, \.tsv, "),
     ],
 )
 def test_a_faulty_file_is_one_sentence(tmp_path, name, content, fault):

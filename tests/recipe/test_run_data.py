@@ -154,7 +154,7 @@ COUNTED = (f"  2 rows {REPEATED}\n", f"  1 rows {OUTVOTED}\n", f"  2 rows {TIED}
 def test_train_and_score_show_what_was_dropped(bdpo_: Bdpo, home: Path) -> None:
     code, out, _ = bdpo_("train", *TRAIN, "--set", "data.holdout=2", "--out", "run")
     assert code == 0 and "5 pairs of annotated.jsonl, 2 held out.\n" in out and all(line in out for line in COUNTED)
-    assert out.index("5 pairs") < out.index("train_runtime"), "before it trains"
+    assert out.index("5 pairs") < out.index("Training and held-out pairs"), "before it trains"
     card = (home / "run" / "README.md").read_text()
     assert "5 pairs from `annotated.jsonl`" in card and f"- 2 rows {REPEATED}" in card
     code, out, _ = bdpo_("score", "--model", "model", "--data", "annotated.jsonl", "--out", "scores")

@@ -147,6 +147,8 @@ def test_resuming_takes_the_newest_complete_checkpoint_names_others_and_ends_ali
     assert f"{stopped}/checkpoint-99 is passed over: it was not written to its end.\n" in said
     assert result(stopped) == result(home / "whole")
     assert checkpoint_names(stopped) == ["checkpoint-4", "checkpoint-6", "checkpoint-7"]
+    curves = [(run / "curves.svg").read_bytes() for run in (stopped, home / "whole")]
+    assert curves[0] == curves[1], "of all steps, also those before the stop"
 
 
 def test_where_no_checkpoint_is_complete_resuming_is_refused_and_beginning_is_not(stopped: Path, home: Path) -> None:

@@ -173,8 +173,8 @@ def test_non_finite_log_probabilities_are_refused_and_name_the_pairs(tokenizer, 
 def test_the_progress_bar_ends_at_its_total(estimator, layout, model, tokenizer, tmp_path, monkeypatch, use):
     use(layout)
     bars = []
-    tqdm = scoring.tqdm
-    monkeypatch.setattr(scoring, "tqdm", lambda **how: bars.append(tqdm(**how)) or bars[0])
+    bar = scoring.bar
+    monkeypatch.setattr(scoring, "bar", lambda *how: bars.append(bar(*how)) or bars[0])
     score(model, tokenizer, PAIRS, tmp_path / "s", estimator=estimator)
     replies = sum(len(p.chosen_ids) + len(p.rejected_ids) for p in tokenize_pairs(tokenizer, PAIRS).pairs)
     passes = {"pmi": 2, "entropy": 2, "contrastive": 10}[estimator]
@@ -230,7 +230,7 @@ def test_two_processes_write_the_same_bytes_as_one_and_share_the_parts(model, to
     )
     assert launched.returncode == 0, launched.stderr[-2000:]
     assert sorted(launched.stdout.split("\n")) == ["", "wrote 1 of 12 gap 0e+00", "wrote 2 of 12 gap 0e+00"]
-    assert launched.stderr.count("scoring:   0%") == 1  # one bar
+    assert launched.stderr.count("scoring training pairs: 0%") == 1  # one bar
     threads = torch.get_num_threads()
     torch.set_num_threads(1)  # as each of the two has: the last bits of a matrix product depend on it
     try:

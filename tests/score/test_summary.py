@@ -1,10 +1,10 @@
-"""Tables of scores and of training, as they are printed on a narrow terminal."""
+"""The table of scores, as it is printed on a narrow terminal."""
 
 import io
 
 from rich.console import Console
 
-from bdpo.cli.tables import render_metrics, render_summary
+from bdpo.cli.tables import render_summary
 from bdpo.score.summary import GroupSummary, ScoreSummary
 
 
@@ -21,9 +21,3 @@ def test_the_scores_fit_80_columns_with_every_number_whole():
     assert [row[-11::2] for row in rows] == [["14400", "0.63", "0.65", "-0.03", "0.70", "54%"]] * 2
     assert max(map(len, printed.splitlines())) <= 80 and "r better" in printed
     assert "mean weights are 0.83 chosen and 1.17 rejected" in " ".join(printed.split())
-
-
-def test_a_run_that_logged_no_step_says_so_instead_of_an_empty_table():
-    assert _printed(render_metrics, {}, []) == "No step was logged: the run has fewer steps than logging_steps.\n"
-    printed = _printed(render_metrics, {"eval_loss": 0.5}, [])
-    assert "No step was logged" in printed and "0.500" in printed

@@ -59,6 +59,22 @@ def test_prompt_and_reply_are_the_ids_of_the_whole_conversation(name):
             assert ids.prompt_ids + ids.chosen_ids == said
 
 
+@pytest.mark.parametrize("name", [name for name in TALKING if name not in OPENED])
+def test_a_reply_that_is_begun_has_the_ids_that_a_server_goes_on_from(name):
+    tokenizer = FAMILIES[name].make()
+    for opening in ("Sure, happy to. Step by step:", "Hello", "Two\nlines"):
+        begun = ({"role": "assistant", "content": opening},)
+        for prompt in cases(name).values():
+            ids = prompt_ids(tokenizer, prompt + begun, "p1")
+            assert ids == server(tokenizer, prompt + begun, continue_final_message=True)
+
+
+@pytest.mark.parametrize("name", OPENED)
+def test_a_reply_that_is_begun_closes_the_reasoning_that_the_prompt_opens(name):
+    ids = prompt_ids(FAMILIES[name].make(), (HI, {"role": "assistant", "content": "Sure:"}), "p1")
+    assert FAMILIES[name].make().decode(ids).endswith("<think>\n\n</think>\n\nSure:")
+
+
 @pytest.mark.parametrize("name", OPENED)
 def test_reasoning_that_the_prompt_opens_is_closed_by_a_reply_without_any(name):
     """DeepSeek-R1's template writes a conversation otherwise than the model does, so the text is told by hand."""

@@ -214,6 +214,7 @@ EXTREMES = {f"balance/{side}_{end}" for side in ("chosen", "rejected", "scale") 
 BY_KIND = {f"eval_{kind}_{name}" for kind in ("unsafe", "harmless", "balanced")
            for name in ("ranking", "accuracy", "margin")}  # fmt: skip
 OF_TRAINER = {"loss", "grad_norm", "learning_rate", "epoch"}
+WINDOW = {"window/steps", "window/pairs"}
 
 
 @pytest.fixture
@@ -230,7 +231,7 @@ def logged(make: Make, held_out: ScoredData) -> tuple[set[str], set[str]]:
 def test_exactly_these_names_are_logged(logged: tuple[set[str], set[str]]) -> None:
     training, evaluation = logged
     thirds = {f"imbalance_{third}/{name}" for third in ("low", "mid", "high") for name in BY_PAIR}
-    assert training - OF_TRAINER == BY_PAIR | EXTREMES | thirds
+    assert training - OF_TRAINER == BY_PAIR | EXTREMES | thirds | WINDOW
     losses = {"eval_loss", *(f"eval_imbalance_{third}/pair_loss" for third in ("low", "mid", "high"))}
     clock = {"eval_runtime", "eval_samples_per_second", "eval_steps_per_second", "epoch"}
     assert evaluation - clock == losses | BY_KIND | {f"eval_{name}" for name in BY_PAIR | EXTREMES | thirds}

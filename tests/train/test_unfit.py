@@ -102,14 +102,17 @@ def test_the_extra_of_trackers_names_those_that_the_sentence_names() -> None:
 @pytest.fixture
 def wandb(monkeypatch: pytest.MonkeyPatch) -> SimpleNamespace:
     """A stub of wandb, installed and without an API key; `asked` counts how often it looked for one."""
-    stub = SimpleNamespace(run=None, key=False, asked=0, settings=SimpleNamespace(mode="online"))
+    stub = SimpleNamespace(run=None, key=False, asked=0, forgotten=0, settings=SimpleNamespace(mode="online"))
 
     def login(*, prompt: bool, verify: bool) -> bool:
         assert not prompt and not verify, "nobody may be there to answer, nor a network"
         stub.asked += 1
         return stub.key
 
-    stub.login, stub.setup = login, lambda: stub
+    def teardown() -> None:
+        stub.forgotten += 1
+
+    stub.login, stub.setup, stub.teardown = login, lambda: stub, teardown
     monkeypatch.setitem(sys.modules, "wandb", stub)
     monkeypatch.setitem(INTEGRATION_TO_CALLBACK, "wandb", TrainerCallback)
     monkeypatch.setattr("bdpo.train.unfit.get_available_reporting_integrations", lambda: ["wandb", "trackio"])
@@ -123,6 +126,7 @@ def test_wandb_without_a_key_is_refused_where_it_would_ask_for_one(
     given: dict[str, Any] = {"output_dir": str(tmp_path), "use_cpu": True, "report_to": ["wandb"]}
     with pytest.raises(BdpoError, match=r"wandb, which has no API key: run wandb login .*WANDB_MODE to offline"):
         BDPOConfig(**given)
+    assert wandb.forgotten == 1, "mended settings are read anew"
     wandb.key = True
     BDPOConfig(**given)
     assert wandb.asked == 2
@@ -134,7 +138,7 @@ def test_wandb_without_a_key_is_refused_where_it_would_ask_for_one(
     monkeypatch.delenv("WANDB_MODE")
     wandb.run = object()  # begun by the caller
     BDPOConfig(**given)
-    assert wandb.asked == 2, "nothing to ask for"
+    assert (wandb.asked, wandb.forgotten) == (2, 1), "nothing to ask for"
 
 
 def test_a_tracker_that_does_not_start_is_refused_in_one_sentence(

@@ -9,7 +9,7 @@ report.py    the page that shows them
 serving.py   merging, exporting, the hub
 demo.py      the whole way on the embedded default
 show.py      what bdpo data show prints and exports
-tables.py    what commands print of scores, of training, and of changed replies
+tables.py    what commands print of scores and of changed replies
 """
 
 from bdpo.cli.commands import app, main

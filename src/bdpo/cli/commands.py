@@ -42,7 +42,7 @@ app.add_typer(report_app)
 app.add_typer(recipe_app, name="recipe")
 app.add_typer(serving_app)
 
-_DATA = "starter, a .jsonl/.json/.csv/.parquet file (also .gz), a save_to_disk folder, or a hub name."
+_DATA = "starter, a .jsonl/.json/.csv/.tsv/.parquet file (also .gz), a save_to_disk folder, or a hub name."
 _MODEL = "starter, a model folder, a PEFT adapter folder, a .gguf file, or a hub name."
 Model = Annotated[str, typer.Option(help=_MODEL)]
 Split = Annotated[str | None, typer.Option(help="Split of the data; train where there are several.")]
@@ -282,13 +282,13 @@ def train(
     """
     from rich.console import Console
 
-    from bdpo.cli.tables import render_metrics
     from bdpo.processes import processes
     from bdpo.recipe.callback import evaluation_callbacks
     from bdpo.recipe.data import RunData
     from bdpo.recipe.folder import how_to_go_on
     from bdpo.recipe.run import run_recipe
     from bdpo.recipe.sections import load_recipe
+    from bdpo.train.shown import print_training
 
     recipe = load_recipe(config, set_)
     out = out or Path(recipe.train.get("output_dir") or Path("runs") / (config.stem if config else "train"))
@@ -311,7 +311,7 @@ def train(
         callbacks = evaluation_callbacks(recipe)
         result = run_recipe(recipe, out, resume=resume, callbacks=callbacks, on_data=tell)
         if processes().is_main_process:
-            render_metrics(result.metrics, result.history, console)
+            print_training(result.history, console)
             say(console, f"The run lies in {out} (README.md is its model card).")
             if (out / "adapter_config.json").exists():
                 next_command = shlex.join(["bdpo", "merge", str(out), "--out", f"{out}-merged"])

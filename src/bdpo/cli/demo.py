@@ -10,7 +10,7 @@ from rich.table import Table
 
 from bdpo import models
 from bdpo.cli.recipe import STARTER, copied_first
-from bdpo.cli.tables import render_metrics, render_summary
+from bdpo.cli.tables import render_summary
 from bdpo.evaluate.evaluation import evaluate, local_models
 from bdpo.evaluate.judges import make_judge
 from bdpo.evaluate.plan import Plan, plan_tasks
@@ -27,6 +27,7 @@ from bdpo.report.page import write_report
 from bdpo.score import score
 from bdpo.score.summary import summarise_scores
 from bdpo.terminal import plain, say
+from bdpo.train.shown import print_training
 
 _ASKED = Plan("starter", limit=16, sampling=Sampling(max_new_tokens=48))  # half a minute a model on two cores
 
@@ -63,7 +64,7 @@ def run_demo(out: Path, *, pairs: int, console: Console) -> Path:
     render_summary(summarise_scores(scores.rows, **recipe.options().balancing()), console)
     _step(console, 3, "Train with B-DPO (LoRA): the better understood reply of a pair pulls less")
     result = run_recipe(recipe, out)
-    render_metrics(result.metrics, result.history, console)
+    print_training(result.history, console)
     _step(console, 4, "Evaluate before and after: harmful prompts, and harmless ones that look alike, all held out")
     judge = make_judge("rules")
     tasks, _ = plan_tasks(_ASKED, judge)

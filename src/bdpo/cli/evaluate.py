@@ -153,6 +153,9 @@ def compare(
         Literal["flips"] | None, typer.Option(help="Also print flips: prompts gained and lost, with both replies.")
     ] = None,
     top: Annotated[int, typer.Option(min=1, help="Flips of each benchmark and method, gained and lost each.")] = 5,
+    curve: Annotated[
+        bool, typer.Option("--curve", help="Also methods as curves over settings: refusals at equal answers.")
+    ] = False,
 ) -> None:
     """Compare models on the same prompts: rates, averages, differences with intervals and p values, a verdict.
 
@@ -163,25 +166,31 @@ def compare(
     from bdpo.cli.tables import render_flips
     from bdpo.evaluate.results.compare import compare as compared
     from bdpo.evaluate.results.compare import methods_of
+    from bdpo.evaluate.results.curve_table import compared_curves, curve_grid
     from bdpo.evaluate.results.flips import flips
-    from bdpo.evaluate.results.tables import comparison_grids
+    from bdpo.evaluate.results.tables import comparison_grids, worst_grids
     from bdpo.evaluate.results.weights import parse_weights
     from bdpo.files import write_json, write_whole
     from bdpo.report.evaluated import Evaluated
     from bdpo.report.verdict import verdict
 
     comparison = compared(folders, baseline=baseline, weights=parse_weights(weights))
+    methods = methods_of(folders)
+    curves = compared_curves(methods, baseline) if curve else None
     grids, console = comparison_grids(comparison), Console()
+    grids += worst_grids(comparison) + ([curve_grid(curves)] if curves else [])
     for grid in grids:
         grid.render(console)
-    methods = methods_of(folders)
     if show:
         render_flips(flips(comparison, methods, top), comparison.baseline, console)
     found = Evaluated(folders, comparison, methods)
-    verdicts = {method: verdict(found.evidence(method)).sentence for method in found.others}
+    asked = {row.suite for row in comparison.rows} & {"safety", "over-refusal"}  # else there is nothing to judge by
+    verdicts = {method: verdict(found.evidence(method)).sentence for method in found.others if asked}
     told = [f"{method}: {sentence}" for method, sentence in verdicts.items()]
     out = out or folders[0]
-    write_json(out / "compare.json", comparison.to_dict() | {"verdicts": verdicts})
+    write_json(
+        out / "compare.json", comparison.to_dict() | {"verdicts": verdicts} | (curves.to_dict() if curves else {})
+    )
     text = "\n".join([*(grid.markdown() for grid in grids), *(f"{line}\n" for line in told)])
     write_whole(out / "compare.md", f"# Comparison\n\n{text}".encode())
     say(console, f"Written: {out / 'compare.json'} and compare.md.")

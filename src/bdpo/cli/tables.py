@@ -1,4 +1,4 @@
-"""What commands print of scores, of training, and of changed replies."""
+"""What commands print of scores and of changed replies."""
 
 from __future__ import annotations
 
@@ -41,29 +41,6 @@ def render_summary(summary: ScoreSummary, console: Console) -> None:
             "balance.center=mean takes it out)."
         )
     )
-
-
-def render_metrics(metrics: dict[str, float], history: list[dict[str, float]], console: Console) -> None:
-    """Print training (the last logged window) beside held-out figures, where there are any."""
-    trained = next((entry for entry in reversed(history) if "loss" in entry), {})
-    if not trained:
-        console.print(plain("No step was logged: the run has fewer steps than logging_steps."))
-    if not trained and "eval_loss" not in metrics:
-        return
-    table = Table(title="Training (last logged window) and held-out pairs", title_justify="left")
-    for heading in ("", "training", "held out"):
-        table.add_column(heading, justify="left" if not heading else "right")
-    rows = {
-        "loss": "loss",
-        "preference accuracy": "rewards/accuracies",
-        "reward margin": "rewards/margins",
-        "chosen log-ratio [nats]": "logratios/chosen",
-        "rejected log-ratio [nats]": "logratios/rejected",
-    }
-    for text, name in rows.items():
-        cells = (trained.get(name), metrics.get(f"eval_{name}"))
-        table.add_row(plain(text), *("-" if value is None else f"{value:.3f}" for value in cells))
-    console.print(table)
 
 
 def as_csv(rows: Sequence[Sequence[object]]) -> str:

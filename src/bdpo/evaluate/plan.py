@@ -12,7 +12,7 @@ from typing import Any
 from bdpo.errors import BdpoError
 from bdpo.evaluate.ask.benchmarks import BENCHMARKS, LoadedSuite, load_suite, stratified_sample
 from bdpo.evaluate.ask.items import Item
-from bdpo.evaluate.ask.transforms import transform_items
+from bdpo.evaluate.ask.transforms import begins_reply, transform_items
 from bdpo.evaluate.grading.scorers import SCORERS, Scorer
 from bdpo.evaluate.judges import Judge
 from bdpo.evaluate.replies.collect import Sampling
@@ -73,10 +73,13 @@ def plan_tasks(plan: Plan, judge: Judge, *, logps: bool = True) -> tuple[list[Ta
             continue
         for transform in plan.transforms or ("",):
             asked = items
-            if transform:
-                asked = transform_items(items, transform, data_dir=plan.data_dir, seed=plan.seed)
             kind, _, file = transform.partition("=")
             task_name = name + (f"+{kind}" if kind else "") + (f"-{Path(file).stem}" if file else "")
+            if transform and begins_reply(transform) and scorer.needs_logps:
+                loaded.missing[task_name] = f"{name}: no reply is generated that {kind} could begin."
+                continue
+            if transform:
+                asked = transform_items(items, transform, data_dir=plan.data_dir, seed=plan.seed)
             tasks.append(_task(task_name, scorer, benchmark.suite, asked, plan, judge))
     if not tasks and plan.pairs is None:
         raise BdpoError(" ".join(loaded.missing.values()))

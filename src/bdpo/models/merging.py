@@ -15,6 +15,7 @@ from bdpo.errors import BdpoError
 from bdpo.files import folder_made_whole
 from bdpo.models.loading import LoadedModel, load
 from bdpo.models.names import resolve
+from bdpo.terminal import no_library_bars
 
 _PROMPTS = ("The capital of France is", "How do I bake bread?", "1 2 3 4 5 6 7 8", "def main():\n    return")
 # how far rounding may move the logits: root mean square, by that of the logits about their mean. Three times and more
@@ -53,7 +54,8 @@ def plain_weights(run: str | Path, out: str | Path, *, dtype: str = "auto") -> P
                 f"{folder} holds an adapter of the kind {kind}, which cannot be merged: load it on its base."
             )
         expected = _logits(loaded)
-        (_merged(loaded.model) if adapter else loaded.model).save_pretrained(work)
+        with no_library_bars():
+            (_merged(loaded.model) if adapter else loaded.model).save_pretrained(work)
         loaded.tokenizer.save_pretrained(work)
         stored, texts = loaded.model.dtype, _texts(loaded.tokenizer)
         del loaded

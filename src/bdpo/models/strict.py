@@ -19,6 +19,7 @@ from transformers import AutoModelForCausalLM
 from bdpo.errors import BdpoError
 from bdpo.files import read_json
 from bdpo.models.remote_code import asking_nobody, from_files
+from bdpo.terminal import no_library_bars
 
 LOADING_ERRORS = (  # what damaged and foreign models raise in torch, transformers, tokenizers and peft
     OSError, ValueError, ImportError, RuntimeError, LookupError, TypeError, AttributeError, ArithmeticError,
@@ -63,7 +64,7 @@ def whole_model(folder: Path, kind: Any = AutoModelForCausalLM, **how: Any) -> A
     whose = f"The model in {folder}"
     _refuse_damaged(folder / "generation_config.json")
     _refuse_elsewhere(folder)
-    with _tensors_only(whose), _report_left_out():
+    with _tensors_only(whose), _report_left_out(), no_library_bars():
         model, info = from_files(kind, folder, output_loading_info=True, ignore_mismatched_sizes=True, **how)
     _refuse_missing(whose, info["missing_keys"])
     if info["mismatched_keys"]:

@@ -21,6 +21,7 @@ from bdpo.pairs.mend import PairKey, mend_pairs
 from bdpo.pairs.overlap import near_matches
 from bdpo.pairs.reasoning import split_reasoning
 from bdpo.pairs.refusals import opens_as_refusal, straight
+from bdpo.terminal import each
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -68,7 +69,7 @@ def check_pairs(
     refuse_no_room(max_length)
     data = CheckedData(loaded, against, tokenizer, max_length)
     findings, passed, skipped = [], [], {}
-    for check in CHECKS:
+    for check in each(CHECKS, "checking", "checks"):
         name = check.find.__name__
         lacking = [need for need in check.needs if getattr(data, need) is None]
         found = None if lacking else check.find(data)

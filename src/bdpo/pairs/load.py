@@ -20,6 +20,7 @@ from bdpo.pairs.formats import FORMATS, PREFERENCES, Dropped, Format, as_convers
 from bdpo.pairs.mend import Conflicts, Duplicates, mend_pairs
 from bdpo.pairs.record import PreferencePair
 from bdpo.pairs.sources import PlacedRow, Source, as_row, dataset_rows, open_source
+from bdpo.terminal import each
 
 if TYPE_CHECKING:
     from datasets import Dataset
@@ -62,7 +63,7 @@ def load_pairs(
     """Read preference pairs.
 
     Args:
-        data: "starter"; a .jsonl, .json, .csv or .parquet file (also gzipped); a folder that `save_to_disk`
+        data: "starter"; a .jsonl, .json, .csv, .tsv or .parquet file (also gzipped); a folder that `save_to_disk`
             wrote; or a hub name, "org/name".
         split: "train" where there are splits and none is named; files have none.
         config: the hub data set's configuration.
@@ -164,7 +165,7 @@ def _load(source: Source, options: _Options) -> LoadedPairs:
     _check_options(source, format, options)
     loaded = LoadedPairs([], source.description, format, len(rows))
     counts = Counter[str]()
-    for place, row in rows:
+    for place, row in each(rows, "reading", "rows"):
         try:
             pair = _pair(row, place, source, FORMATS[format], options)
             if pair.id in loaded.places:

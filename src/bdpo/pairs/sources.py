@@ -18,6 +18,7 @@ import zlib
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from importlib.resources import files
 from importlib.resources.abc import Traversable
 from pathlib import Path
@@ -165,12 +166,12 @@ def _fault(cell: Any) -> BdpoError | None:
     return cell if isinstance(cell, BdpoError) else None
 
 
-def _csv_rows(content: bytes) -> Iterator[PlacedRow]:
+def _csv_rows(content: bytes, delimiter: str = ",") -> Iterator[PlacedRow]:
     csv.field_size_limit(sys.maxsize)  # a long conversation exceeds the default of 128 KiB
     line = 1  # where a row begins: its cells may hold line breaks
     try:
-        rows = csv.DictReader(io.StringIO(content.decode("utf-8-sig"), newline=""), strict=True)
-        _check_header(rows.fieldnames or ())
+        rows = csv.DictReader(io.StringIO(content.decode("utf-8-sig"), newline=""), strict=True, delimiter=delimiter)
+        _check_header(rows.fieldnames or (), delimiter)
         columns = len(rows.fieldnames or ())
         line = rows.line_num + 1
         for row in rows:
@@ -184,13 +185,14 @@ def _csv_rows(content: bytes) -> Iterator[PlacedRow]:
         yield f"line {line}", BdpoError(f"not CSV ({error}): check its quotes.")
 
 
-def _check_header(columns: Sequence[str]) -> None:
+def _check_header(columns: Sequence[str], delimiter: str) -> None:
     """BdpoError where a column stands there twice, or the whole header is one cell that another delimiter divides."""
     _refuse_twice(columns, "the header (line 1)")
-    delimiter = next((mark for mark in ";\t|" if len(columns) == 1 and mark in columns[0]), None)
-    if delimiter is not None:
+    found = next((mark for mark in ",;\t|" if mark != delimiter and len(columns) == 1 and mark in columns[0]), None)
+    if found is not None:
+        wanted = {",": "commas", "\t": "tabs"}[delimiter]
         raise BdpoError(
-            f"the header (line 1) is one column, divided by {delimiter!r} and not by commas: save the file with commas."
+            f"the header (line 1) is one column, divided by {found!r} and not by {wanted}: save the file with {wanted}."
         )
 
 
@@ -219,6 +221,7 @@ FILE_READERS: dict[str, FileReader] = {
     ".jsonl": _jsonl_rows,
     ".json": _json_rows,
     ".csv": _csv_rows,
+    ".tsv": partial(_csv_rows, delimiter="\t"),
     ".parquet": _parquet_rows,
 }
 """File readers by suffix; each may also be gzipped (.jsonl.gz)."""

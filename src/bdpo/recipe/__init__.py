@@ -7,6 +7,7 @@ run.py       read the pairs, score them, train, evaluate on held-out pairs, save
 folder.py    the folder of a run; checkpoints.py the checkpoints in it
 dryrun.py    what a run would be; memory.py estimates its memory
 callback.py  evaluate while training
+gap.py       training pairs less held-out pairs (pure)
 card.py      the model card of a run; record.py what it writes down for the report
 listing.py   the runs below a folder, a line each
 """

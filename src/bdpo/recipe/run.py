@@ -2,7 +2,8 @@
 
 A run's folder (see `folder`) holds `recipe.yaml` (as resolved), `scores.json` (the manifest of the training scores) and
 `step.json` (how many pairs a step has) from its first step on, which a resumed run must match; at the end also the
-adapter or model with its tokenizer, `metrics.json`, what the report needs (see `record`) and README.md, the model card.
+adapter or model with its tokenizer, `metrics.json`, `curves.svg`, what the report needs (see `record`) and README.md,
+the model card.
 """
 
 from __future__ import annotations
@@ -28,6 +29,7 @@ from bdpo.recipe.card import method_name, model_card
 from bdpo.recipe.checkpoints import CheckpointKeeper, Checkpoints
 from bdpo.recipe.data import RunData, read_data, refuse_errors
 from bdpo.recipe.folder import CARD, RECIPE, SCORES, STEP, TORN, claimed, explained, save_result
+from bdpo.recipe.gap import generalisation_gap
 from bdpo.recipe.parts import bdpo_config, load_model, lora_config
 from bdpo.recipe.record import refusal_shares, write_record
 from bdpo.recipe.sections import Recipe, parse_recipe
@@ -35,6 +37,7 @@ from bdpo.score import ScoredData, score
 from bdpo.secrets import refuse_secrets
 from bdpo.train import BDPOTrainer
 from bdpo.train.prepare import refuse_second_adapter
+from bdpo.train.shown import EndTable
 
 logger = logging.get_logger(__name__)
 # What a resumed run may say otherwise, since no weight depends on it: what is shown and kept, and how scoring is done.
@@ -120,6 +123,7 @@ def _run(
         peft_config=peft_config,
         callbacks=[*callbacks, keeper],
     )
+    trainer.remove_callback(EndTable)  # the last evaluation is still to come
     for callback in callbacks:
         if hasattr(callback, "attach"):
             callback.attach(trainer)
@@ -141,6 +145,7 @@ def _run(
         )  # fmt: skip
 
     history = trainer.state.log_history
+    metrics |= generalisation_gap(history, metrics)
     save_result(
         out, trainer,
         lambda to: _write_end(recipe, to, loaded.label, scores, trainer.balance, data.counts, metrics, history, record),
@@ -228,7 +233,11 @@ def _write_end(
     recipe: Recipe, out: Path, label: str, scores: ScoredData, balance: Balance, counts: dict[str, int],
     metrics: dict[str, Any], history: list[dict[str, Any]], record: Callable[[Path], None],
 ) -> None:  # fmt: skip
+    from bdpo.report.figures_training import at_a_glance  # matplotlib takes a while
+
     write_json(out / "metrics.json", {"final": metrics, "history": history})
+    if curves := at_a_glance(history):
+        curves.save(out, kinds=["svg"])
     record(out)
     card = model_card(recipe, label, scores, balance, counts, metrics, adapter=(out / "adapter_config.json").exists())
     write_whole(out / CARD, card)

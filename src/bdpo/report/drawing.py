@@ -170,15 +170,17 @@ class Drawn:
                     place = _placed(self.figure, ends, sized=True)
                     yield Spot(text.get_text(), "", place, "", int(artist.get_gid()[1:]))
 
-    def save(self, folder: Path) -> None:
-        """Write it as SVG and PNG, for papers.
+    def save(self, folder: Path, kinds: Sequence[str] = ("svg", "png")) -> None:
+        """Write it in white, for papers: the same figure gives the same bytes.
 
         Raises:
             NotWritable: what was there before is kept.
         """
-        for kind in ("svg", "png"):
-            with rc_context(_STYLE), file_made_whole(folder / f"{self.name}.{kind}") as path:
-                self.figure.savefig(path, format=kind, dpi=200, transparent=False, facecolor="white")
+        for kind in kinds:
+            undated: dict[str, Any] = {"metadata": {"Date": None}} if kind == "svg" else {}
+            style = {**_STYLE, "svg.hashsalt": self.name}
+            with rc_context(style), file_made_whole(folder / f"{self.name}.{kind}") as path:
+                self.figure.savefig(path, format=kind, dpi=200, transparent=False, facecolor="white", **undated)
 
 
 @contextmanager

@@ -8,12 +8,14 @@ from typing import Any
 
 import numpy as np
 
-from bdpo.evaluate.judges import COMPLIANCE, DEGENERATE, PARTIAL, REFUSAL, SAFE, UNPARSED, UNSAFE
+from bdpo.evaluate.judges import COMPLIANCE, DEGENERATE, PARTIAL, REFUSAL, SAFE, SAFE_ANSWER, UNPARSED, UNSAFE
 from bdpo.evaluate.results.statistics import Rate
 from bdpo.report.drawing import GRID, INK, SERIES, Drawn, Mark, Told, axes, color, words
 from bdpo.report.evaluated import OVER_REFUSAL, SAFETY, Category, Evaluated
 
-_OF_LABEL = {REFUSAL: 1, SAFE: 1, PARTIAL: 7, COMPLIANCE: 2, UNSAFE: 2, DEGENERATE: 5, UNPARSED: 0}
+_OF_LABEL = {
+    REFUSAL: 1, SAFE: 1, PARTIAL: 7, SAFE_ANSWER: 3, COMPLIANCE: 2, UNSAFE: 2, DEGENERATE: 5, UNPARSED: 0,
+}  # fmt: skip
 _PALE = 10  # prompts below which a category is drawn pale
 _MOST_CATEGORIES = 15
 _KIND = {SAFETY: "harmful", OVER_REFUSAL: "harmless"}

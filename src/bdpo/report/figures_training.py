@@ -5,6 +5,7 @@ from __future__ import annotations
 import random
 from collections import Counter
 from collections.abc import Mapping, Sequence
+from typing import TypeAlias
 
 import numpy as np
 import torch
@@ -13,8 +14,11 @@ from bdpo.method.balance import WEIGHTINGS, Fit
 from bdpo.report.drawing import GRID, INK, OF_LINES, SERIES, SHADE, Drawn, Mark, Told, axes, color, words
 from bdpo.report.runs import TrainedRun
 
+History: TypeAlias = Sequence[Mapping[str, float]]
+
 _MOST_POINTS = 3000  # of a scatter, which is drawn of a sample beyond that
 _THIRDS = {"low": 2, "mid": 0, "high": 1}  # tercile of imbalance -> colour
+_HELD_AGAINST = {"rewards/accuracies": "accuracy", "rewards/margins": "margin [nats]"}
 ALARM = -10.0  # nats: the default of train.displacement_alarm
 
 
@@ -103,9 +107,36 @@ def curves(runs: Sequence[TrainedRun], colors: Mapping[str, str]) -> list[Drawn]
     return [figure for figure in [*drawn, _evaluated(runs, colors)] if figure is not None]
 
 
-def series(run: TrainedRun, key: str) -> tuple[list[float], list[float]]:
+def at_a_glance(history: History) -> Drawn | None:
+    """The curves of one run in one figure, which its folder keeps; None where nothing was logged.
+
+    Args:
+        history: what was logged, in the order of steps.
+    """
+    told = Told()
+    with axes(2, 2, height=4.6) as (figure, grid):
+        loss, accuracy, margin, ratios = grid.flat
+        for axis, (key, what) in zip((loss, accuracy, margin), {"loss": "loss", **_HELD_AGAINST}.items(), strict=True):
+            told.line(axis, *series(history, key), "-", "training", f"{what}, training", color=SERIES[1])
+            told.line(axis, *series(history, f"eval_{key}"), "o--", "held out", f"{what}, held out", ms=3.5,
+                      color=SERIES[0])  # fmt: skip
+            axis.set(title=what)
+        for side, shade in (("chosen", SERIES[3]), ("rejected", SERIES[2])):
+            name = f"{side} reply"
+            told.line(ratios, *series(history, f"logratios/{side}"), "-", name, color=shade)
+            told.line(ratios, *series(history, f"eval_logratios/{side}"), "o--", f"{name}, held out", ms=3.5,
+                      color=shade)  # fmt: skip
+        ratios.set(title="log-ratio [nats]")
+        for axis in grid[1]:
+            axis.set(xlabel="optimiser step")
+        told.legend(figure, 2)
+    caption = "Training values are of the pairs since the last log."
+    return Drawn("curves", "Curves of the run", caption, figure, told.marks, OF_LINES, told.rows) if told.rows else None
+
+
+def series(history: History, key: str) -> tuple[list[float], list[float]]:
     """Steps and values of a logged key."""
-    found = {entry["step"]: entry[key] for entry in run.history if key in entry and "step" in entry}
+    found = {entry["step"]: entry[key] for entry in history if key in entry and "step" in entry}
     return list(found), list(found.values())
 
 
@@ -114,7 +145,7 @@ def _loss(runs: Sequence[TrainedRun], colors: Mapping[str, str]) -> Drawn | None
     with axes(height=2.6) as (figure, axis):
         for run in runs:
             for key, style, what in (("loss", "-", "training"), ("eval_loss", "o--", "held out")):
-                told.line(axis, *series(run, key), style, f"{run.name}, {what}",
+                told.line(axis, *series(run.history, key), style, f"{run.name}, {what}",
                           f"{_named(run, runs)}, {what}", ms=3.5, color=colors[run.name])  # fmt: skip
         axis.set(xlabel="optimiser step", ylabel="loss")
         told.legend(figure, 2)
@@ -124,13 +155,12 @@ def _loss(runs: Sequence[TrainedRun], colors: Mapping[str, str]) -> Drawn | None
 
 def _gap(run: TrainedRun, place: int, colors: Mapping[str, str]) -> Drawn | None:
     """Accuracy and margin, training against held-out pairs; between them, shaded, the gap."""
-    keys = {"rewards/accuracies": "accuracy", "rewards/margins": "margin [nats]"}
-    if not series(run, "rewards/margins")[0]:
+    if not series(run.history, "rewards/margins")[0]:
         return None
     told = Told()
     with axes(1, 2, height=2.8) as (figure, both):
-        for axis, (key, what) in zip(both, keys.items(), strict=True):
-            (steps, values), (held_steps, held) = series(run, key), series(run, f"eval_{key}")
+        for axis, (key, what) in zip(both, _HELD_AGAINST.items(), strict=True):
+            (steps, values), (held_steps, held) = series(run.history, key), series(run.history, f"eval_{key}")
             told.line(axis, steps, values, "-", "training", f"{what}, training", color=colors[run.name])
             told.line(axis, held_steps, held, "o--", "held out", f"{what}, held out", ms=3.5, color=SERIES[0])
             if held_steps:
@@ -150,7 +180,7 @@ def _log_ratios(runs: Sequence[TrainedRun], colors: Mapping[str, str]) -> Drawn 
     with axes(height=2.8) as (figure, axis):
         for run in runs:
             for side, style in (("chosen", "-"), ("rejected", ":")):
-                told.line(axis, *series(run, f"logratios/{side}"), style, f"{run.name}, {side}",
+                told.line(axis, *series(run.history, f"logratios/{side}"), style, f"{run.name}, {side}",
                           f"{_named(run, runs)}, {side}", color=colors[run.name])  # fmt: skip
         alarms = {run.recipe.get("train", {}).get("displacement_alarm", ALARM) for run in runs} - {None}
         for alarm in sorted(alarms) if told.rows else ():
@@ -168,7 +198,7 @@ def _terciles(run: TrainedRun, place: int) -> Drawn | None:
         for third, shade in _THIRDS.items():
             for prefix, style in (("", "-"), ("eval_", "o--")):
                 label = f"{third}, held out" if prefix else third
-                told.line(axis, *series(run, f"{prefix}imbalance_{third}/rewards/margins"), style, label,
+                told.line(axis, *series(run.history, f"{prefix}imbalance_{third}/rewards/margins"), style, label,
                           f"{label}: margin", ms=3.5, color=SERIES[shade])  # fmt: skip
         axis.axhline(0, color=GRID, lw=0.9)
         axis.set(xlabel="optimiser step", ylabel="margin [nats]")
@@ -187,7 +217,7 @@ def _evaluated(runs: Sequence[TrainedRun], colors: Mapping[str, str]) -> Drawn |
     with axes(height=2.8) as (figure, axis):
         for run in runs:
             for key, style in zip(keys, ("-", "--", ":", "-.") * len(keys), strict=False):
-                steps, values = series(run, key)
+                steps, values = series(run.history, key)
                 what = words(key.removeprefix("evaluate/"))
                 told.line(axis, steps, [100 * v for v in values], style, f"{run.name}, {what}",
                           f"{_named(run, runs)}, {what} [%]", color=colors[run.name])  # fmt: skip

@@ -14,7 +14,6 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from tqdm import tqdm
 from transformers import PreTrainedTokenizerBase
 
 from bdpo.errors import BdpoError, chosen_by, unknown
@@ -27,6 +26,7 @@ from bdpo.pairs import PreferencePair
 from bdpo.processes import processes
 from bdpo.score.estimators import CONTRASTIVE_PROMPTS, ESTIMATORS, Context, Estimator
 from bdpo.score.folder import FORMAT, ScoredData, claim, is_whole, open_scores, part_path, write_part
+from bdpo.terminal import bar
 from bdpo.tokens import TokenizedPair, TokenizedPairs, refuse_unfit, tokenize_pairs, tokenizer_key
 
 PART_SIZE = 128  # pairs: what a killed run may lose; another size is another FORMAT
@@ -88,7 +88,7 @@ def score(
     state.wait_for_everyone()  # all look before any writes, so that all share the same list
     mine = missing[state.process_index :: state.num_processes]
     if mine:
-        what = "scoring held-out pairs" if training else "scoring"
+        what = "scoring held-out pairs" if training else "scoring training pairs"
         with chosen_by(elsewhere):
             _make_parts(model, pairs, tokenized, mine, out, context, options, what)
     state.wait_for_everyone()
@@ -127,7 +127,7 @@ def _make_parts(
     model.eval()
     members = {part: range(part * PART_SIZE, min((part + 1) * PART_SIZE, len(pairs))) for part in parts}
     tokens = sum(_reply_tokens(tokenized.pairs[i]) for part in parts for i in members[part])
-    with tqdm(desc=what, total=how.passes * tokens, unit="tok", disable=not processes().is_main_process) as progress:
+    with bar(what, how.passes * tokens, "tok") as progress:
         frozen = Pass(model, layout, progress, options.batch_tokens, how.entropy)
         for part in parts:
             mine = [pairs[i] for i in members[part]]

@@ -15,14 +15,16 @@ from typing import Any
 from bdpo.evaluate.plan import Task
 from bdpo.evaluate.results.compare import Comparison, compare
 from bdpo.evaluate.results.outcomes import open_runs
-from bdpo.evaluate.results.tables import Grid, comparison_grids, score_text, summary
+from bdpo.evaluate.results.tables import Grid, comparison_grids, score_text, summary, worst_grids
 from bdpo.files import one_at_a_time, read_json, write_json, write_whole
 from bdpo.sweep.cells import State, state
 from bdpo.sweep.plan import BASE, Cell, Study
 
 _HELD_OUT = {
     "eval_rewards/accuracies": "held-out accuracy [%]",
+    "gap/accuracies": "training less held-out accuracy [points]",
     "eval_rewards/margins": "reward margin",
+    "gap/margins": "training less held-out margin",
     "eval_logratios/chosen": "chosen log-ratio [nats]",
     "eval_logratios/rejected": "rejected log-ratio [nats]",
     "train_loss": "training loss",
@@ -43,7 +45,7 @@ def write_results(study: Study, cells: Sequence[Cell], tasks: Sequence[Task], ou
         if evaluated:
             compared = compare_cells(evaluated, baseline_of(evaluated, study.baseline))
             write_json(out / "compare.json", compared.to_dict())
-            _write_text(out / "compare.md", "Comparison", comparison_grids(compared))
+            _write_text(out / "compare.md", "Comparison", comparison_grids(compared) + worst_grids(compared))
             grids = [setting_grid(compared), *grids]
         records = [_record(cell, out, reached[cell.name], metrics[cell.name]) for cell in cells]
         write_json(out / "sweep.json", {"study": study.model_dump(mode="json"), "cells": records})

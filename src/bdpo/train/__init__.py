@@ -3,6 +3,7 @@
 options.py  the options of loss, balance and scoring: one table for trainer and recipe
 config.py   BDPOConfig: these options and TrainingArguments
 prepare.py  what a trainer is given -> scored rows and the policy
+shown.py    what training says while it runs
 batches.py  scored rows -> the micro-batches of a step
 trainer.py  BDPOTrainer
 """

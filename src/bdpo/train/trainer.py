@@ -11,10 +11,11 @@ from torch import Tensor, nn
 from transformers import (
     AutoTokenizer,
     PreTrainedTokenizerBase,
-    ProgressCallback,
+    PrinterCallback,
     Trainer,
     TrainerCallback,
 )
+from transformers.trainer import DEFAULT_PROGRESS_CALLBACK
 from transformers.trainer_utils import EvalLoopOutput
 from transformers.utils import logging
 
@@ -27,22 +28,15 @@ from bdpo.forward.logprobs import branch_logps, choose_layout
 from bdpo.method.logps import PairLogps, PairWeights
 from bdpo.method.losses import pair_losses, rewards
 from bdpo.method.metrics import COLUMNS, PairStatistics, summarise, tercile_edges
+from bdpo.terminal import no_library_bars
 from bdpo.train.batches import PairBatch, PairCollator, ScoredRows, StepLoader, StepSampler
 from bdpo.train.config import BDPOConfig
 from bdpo.train.prepare import Pairs, policy, refuse_second_adapter, scored_rows, training_steps
+from bdpo.train.shown import PAIRS, STEPS, EndTable, LastStep, Shown, without_noise
 
 logger = logging.get_logger(__name__)
 
 _FIRST_BATCH_TOLERANCE = 0.05  # nats/token: what bfloat16 may differ from float32 scores
-
-
-class BriefProgress(ProgressCallback):
-    """The progress bar, whose printed lines leave out terciles and extremes (trackers and metrics.json get all)."""
-
-    def on_log(self, args: Any, state: Any, control: Any, logs: dict[str, Any] | None = None, **kwargs: Any) -> None:
-        """Print the brief line."""
-        brief = {k: v for k, v in (logs or {}).items() if "imbalance_" not in k and not k.endswith(("_min", "_max"))}
-        super().on_log(args, state, control, logs=brief, **kwargs)
 
 
 class FiniteGradients(TrainerCallback):
@@ -123,6 +117,7 @@ class BDPOTrainer(Trainer):
         if self.layout == "padded":
             logger.warning(f"Layout: padded, one reply a sequence, because {why}.")
         self._table: list[Tensor] = []  # statistics of the pairs since the last log
+        self._steps = 0  # since then
         self.held_out: dict[str, tuple[float, float]] = {}  # of `evaluate`: id -> log-ratios of both [nats]
         self._checked = False
         self._gradients = FiniteGradients()
@@ -138,10 +133,11 @@ class BDPOTrainer(Trainer):
             callbacks=callbacks,
             optimizers=optimizers,
         )
-        if not args.disable_tqdm:
-            self.remove_callback(ProgressCallback)
-            self.add_callback(BriefProgress)
-        self.add_callback(self._gradients)
+        for theirs in (DEFAULT_PROGRESS_CALLBACK, PrinterCallback):
+            self.remove_callback(theirs)
+        self.shown = Shown()
+        for ours in (self._gradients, LastStep(), self.shown, EndTable()):
+            self.add_callback(ours)
         # compute_loss divides by the pairs of the whole step, so Trainer must not divide by the accumulation
         self.model_accepts_loss_kwargs = True
         self.loss_is_scaled_for_ga = True
@@ -149,6 +145,16 @@ class BDPOTrainer(Trainer):
     def get_total_train_batch_size(self, args: BDPOConfig) -> int:  # type: ignore[override]
         """Pairs of an optimiser step; under a token budget accumulation does not tell."""
         return int(self.sampling["per_step"])
+
+    def train(self, *args: Any, **kwargs: Any) -> Any:
+        """Train, and leave the terminal as it was, however training ends."""
+        self._table.clear()
+        self._steps = 0
+        try:
+            with without_noise():
+                return super().train(*args, **kwargs)
+        finally:
+            self.shown.close()
 
     def create_scheduler(self, num_training_steps: int, optimizer: Any = None) -> Any:
         """The learning rate's schedule; warns of a run that ends before its warm-up does."""
@@ -164,7 +170,8 @@ class BDPOTrainer(Trainer):
 
     def save_model(self, output_dir: str | None = None, _internal_call: bool = False) -> None:
         """Write the weights, of a checkpoint too, for whoever may read the other files."""
-        super().save_model(output_dir, _internal_call)
+        with no_library_bars():
+            super().save_model(output_dir, _internal_call)
         if self.args.should_save:
             follow_umask(Path(output_dir or str(self.args.output_dir)))
 
@@ -203,6 +210,7 @@ class BDPOTrainer(Trainer):
         """
         if self.state.global_step >= self.state.max_steps:
             return [], None
+        self._steps += 1
         batches, _ = super().get_batch_samples(epoch_iterator, num_batches, device)
         count = sum(int(batch["pairs"].real.sum()) for batch in batches)
         return batches, self.accelerator.reduce(torch.tensor(count, device=device), "sum")
@@ -312,6 +320,7 @@ class BDPOTrainer(Trainer):
         """Metrics of `bdpo.method.metrics` over the evaluation pairs, each pair counted once."""
         model = self.model_wrapped
         model.eval()
+        self.callback_handler.eval_dataloader = dataloader
         tables, ids = [], []
         for inputs in dataloader:
             pairs: PairBatch = inputs["pairs"]
@@ -330,8 +339,10 @@ class BDPOTrainer(Trainer):
     def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
         """Add the metrics of the pairs seen since the last log, and warn of displacement."""
         if "loss" in logs:
-            metrics = summarise(self._gathered(self._table), self.tercile_edges)
+            table = self._gathered(self._table)
+            metrics = {STEPS: self._steps, PAIRS: len(table)} | summarise(table, self.tercile_edges)
             self._table.clear()
+            self._steps = 0
             alarm, fallen = self.args.displacement_alarm, metrics.get("logratios/chosen", 0.0)
             if alarm is not None and fallen < alarm and self.is_world_process_zero():
                 logger.warning(

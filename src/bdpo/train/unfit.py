@@ -120,7 +120,10 @@ def _wandb_is_ready() -> bool:
 
     if wandb.run is not None or os.environ.get("WANDB_MODE") in _NEEDS_NO_KEY:
         return True
-    return wandb.setup().settings.mode in _NEEDS_NO_KEY or bool(wandb.login(prompt=False, verify=False))
+    if wandb.setup().settings.mode in _NEEDS_NO_KEY or wandb.login(prompt=False, verify=False):
+        return True
+    wandb.teardown()  # so that it reads its settings anew once they are mended, which may be in this process
+    return False
 
 
 def _refuse_compiling(args: TrainingArguments) -> None:

@@ -50,6 +50,9 @@ _XSTEST = RowSource(
     ("xstest_prompts.csv",), f"{_GITHUB}/paul-rottger/xstest/main/xstest_prompts.csv", hub="Paul/XSTest"
 )
 _STARTER = RowSource(package="evaluation.jsonl")
+_WILDJAILBREAK = RowSource(  # gated, and tab-separated, which the hub's reader must be told: so by file alone
+    ("wildjailbreak_eval.tsv",), f"{_HUB}/allenai/wildjailbreak/resolve/main/eval/eval.tsv"
+)
 _HHH_PARTS = ("harmless", "helpful", "honest", "other")
 
 _TABLE = (
@@ -113,6 +116,18 @@ _TABLE = (
         partial(read.request, text=("prompt",), category=("category",)),
     ),
     Benchmark(
+        "sorry-bench", "safety", "judge-safe", "gated; its own agreement", "https://arxiv.org/abs/2406.14598",
+        RowSource(
+            ("sorry_bench.jsonl",), f"{_HUB}/sorry-bench/sorry-bench-202406/resolve/main/question.jsonl",
+            hub="sorry-bench/sorry-bench-202406",
+        ),
+        read.sorry_bench,
+    ),
+    Benchmark(
+        "wildjailbreak-harmful", "safety", "judge-safe", "ODC-BY, gated", "https://arxiv.org/abs/2406.18510",
+        _WILDJAILBREAK, partial(read.wildjailbreak, kind="harmful"),
+    ),
+    Benchmark(
         "xstest-unsafe", "safety", "judge-safe", "CC-BY-4.0", "https://arxiv.org/abs/2308.01263",
         _XSTEST, partial(read.labelled, label="unsafe", category="type"),
     ),
@@ -147,6 +162,10 @@ _TABLE = (
             hub="AmazonScience/FalseReject", split="test",
         ),
         partial(read.request, text=("prompt",), category=("category_text",)),
+    ),
+    Benchmark(
+        "wildjailbreak-benign", "over-refusal", "judge-answered", "ODC-BY, gated", "https://arxiv.org/abs/2406.18510",
+        _WILDJAILBREAK, partial(read.wildjailbreak, kind="benign"),
     ),
     Benchmark(
         "starter-safe", "over-refusal", "judge-answered", "Apache-2.0", "bdpo/starter/evaluation.jsonl",

@@ -76,6 +76,25 @@ def labelled(row: Row, *, label: str, category: str) -> Item | None:
     return request(row, text=("prompt",), category=(category,), id=("id",)) if found == label else None
 
 
+def sorry_bench(row: Row) -> Item | None:
+    """SORRY-Bench's requests as they are; those in another style (slang, another language, a cipher) are left out."""
+    if fields.optional_text(row, "prompt_style") not in ("", "base"):
+        return None
+    fields.require(row, "turns")
+    turns = fields.names(row, "turns")
+    if len(turns) != 1:
+        raise BdpoError(f"'turns' has {len(turns)} entries: it must be a list of one text.")
+    return _asked(turns[0], fields.optional_text(row, "category"), fields.optional_text(row, "question_id"))
+
+
+def wildjailbreak(row: Row, *, kind: str) -> Item | None:
+    """WildJailbreak's evaluation, adversarial prompts of harmful and of benign intent; one of the two kinds."""
+    found = fields.text(row, "data_type")
+    if found not in ("adversarial_harmful", "adversarial_benign"):
+        raise BdpoError(f"'data_type' is '{found}': it must be adversarial_harmful or adversarial_benign.")
+    return request(row, text=("adversarial",)) if found == f"adversarial_{kind}" else None
+
+
 # --- readers: questions with a right answer ---------------------------------------------------------------
 
 _GSM8K_ASK = "Reason step by step. Then give the final answer as a number, on a line of its own, behind ####."

@@ -6,7 +6,6 @@ from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import torch
-from tqdm import tqdm
 from transformers import PreTrainedTokenizerBase
 
 from bdpo.errors import BdpoError
@@ -14,6 +13,7 @@ from bdpo.forward.layout import Tree
 from bdpo.forward.logprobs import choose_layout
 from bdpo.forward.passes import Pass
 from bdpo.pairs import Message
+from bdpo.terminal import bar
 from bdpo.tokens import options_ids
 
 
@@ -59,7 +59,7 @@ def option_logps(
     model.eval()
     try:
         layout, _ = choose_layout(model, max(len(tree.prefix) + max(map(len, tree.branches)) for tree in trees))
-        with tqdm(desc="options", total=sum(map(sum, lengths)), unit="tok") as progress:
+        with bar("options", sum(map(sum, lengths)), "tok") as progress:
             sums = Pass(model, layout, progress, batch_tokens).over(trees)
     finally:
         model.train(was_training)

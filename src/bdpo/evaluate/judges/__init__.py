@@ -23,6 +23,7 @@ from bdpo.evaluate.judges.verdict import (
     PARTIAL,
     REFUSAL,
     SAFE,
+    SAFE_ANSWER,
     UNFINISHED,
     UNJUDGED,
     UNPARSED,
@@ -35,8 +36,9 @@ from bdpo.evaluate.judges.verdict import (
 )
 
 __all__ = [
-    "BEHAVIOURS", "COMPLIANCE", "DEGENERATE", "FILTERED", "HARM", "JUDGES", "PARTIAL", "REFUSAL", "SAFE", "UNFINISHED",
-    "UNJUDGED", "UNPARSED", "UNSAFE", "UNTAKEN", "Judge", "Verdict", "is_answered", "is_safe", "make_judge", "rules",
+    "BEHAVIOURS", "COMPLIANCE", "DEGENERATE", "FILTERED", "HARM", "JUDGES", "PARTIAL", "REFUSAL", "SAFE", "SAFE_ANSWER",
+    "UNFINISHED", "UNJUDGED", "UNPARSED", "UNSAFE", "UNTAKEN", "Judge", "Verdict", "is_answered", "is_safe",
+    "make_judge", "rules",
 ]  # fmt: skip
 
 

@@ -13,7 +13,7 @@ from rich.table import Table
 
 from bdpo.errors import BdpoError
 from bdpo.evaluate.ask.sources import file_rows
-from bdpo.evaluate.judges import BEHAVIOURS, COMPLIANCE, HARM, REFUSAL, Judge
+from bdpo.evaluate.judges import BEHAVIOURS, COMPLIANCE, HARM, REFUSAL, SAFE_ANSWER, Judge
 from bdpo.pairs import fields
 from bdpo.terminal import plain
 
@@ -74,6 +74,8 @@ def agreement(path: str | Path, judge: Judge) -> Agreement:
 
 def agreement_of(labels: Sequence[str], verdicts: Sequence[str], judge: Judge) -> Agreement:
     """Labels against the labels of a judge's verdicts, in the same order; at least one."""
+    if SAFE_ANSWER not in labels:  # people called it compliance, harmful or not
+        verdicts = [COMPLIANCE if verdict == SAFE_ANSWER else verdict for verdict in verdicts]
     confusion: dict[str, Counter[str]] = {label: Counter() for label in labels}
     for label, verdict in zip(labels, verdicts, strict=True):
         confusion[label][verdict] += 1

@@ -15,7 +15,7 @@ from bdpo.files import cache_dir, key_difference, key_digest
 from bdpo.pairs import Message
 
 Prompts = Mapping[str, Sequence[Message]]
-"""Conversations by id, each ending before the reply."""
+"""Conversations by id, each ending before the reply, or with a last turn of the assistant: how its reply begins."""
 
 
 @dataclass(frozen=True)
@@ -82,6 +82,22 @@ class Reply:
 
 
 OnBatch = Callable[[list[Reply]], None]
+
+
+def opening_of(messages: Sequence[Message]) -> str:
+    """How the reply to a conversation begins; "" where the model is free."""
+    return messages[-1]["content"] if messages[-1]["role"] == "assistant" else ""
+
+
+def begun(opening: str, said: str) -> str:
+    """The whole reply of which the model was given the opening; nothing where it added nothing.
+
+    >>> begun("Sure:", " take two eggs."), begun("Sure:", " "), begun("", "Hi.")
+    ('Sure: take two eggs.', '', 'Hi.')
+    """
+    if not opening:
+        return said
+    return opening + said if said.strip() else ""
 
 
 class Generator(Protocol):

@@ -25,11 +25,11 @@ from urllib.parse import SplitResult, parse_qsl, urlsplit
 from tqdm import tqdm
 
 from bdpo.errors import BdpoError
-from bdpo.evaluate.replies.collect import OnBatch, Prompts, Reply, Sampling
+from bdpo.evaluate.replies.collect import OnBatch, Prompts, Reply, Sampling, begun, opening_of
 from bdpo.evaluate.replies.completions import FILTERED, Completion, error_status, excerpt, is_filtered, read_completion
 from bdpo.pairs import Message
 from bdpo.secrets import is_secret
-from bdpo.terminal import visible
+from bdpo.terminal import bar, visible
 
 _PASSING = {408, 429}  # too slow, too many: another time it may do; so may every 5xx
 _OF_ONE_PROMPT = {400, 413, 422}
@@ -37,6 +37,8 @@ _LONGEST_WAIT = 60.0  # seconds
 _LARGEST = 64 << 20  # answer [bytes]
 _FIRST_TRIES = 3  # that a server may miss which never answered at all
 WORKERS = 16  # requests at once
+_CONTINUED = {"continue_final_message": True, "add_generation_prompt": False}  # vLLM's fields
+_CLOSED = {"continue_final_message": False, "add_generation_prompt": False}
 
 
 class PromptRefused(BdpoError):
@@ -92,8 +94,12 @@ class ChatEndpoint:
         temperature: float = 0.0,
         top_p: float = 1.0,
         seed: int | None = None,
+        further: Mapping[str, Any] | None = None,
     ) -> Completion:
         """The model's reply to a conversation; where the provider filters it, one that says so.
+
+        Args:
+            further: fields of the request that not all servers know.
 
         Raises:
             PromptRefused: the server does not take this request.
@@ -102,7 +108,7 @@ class ChatEndpoint:
         """
         body: dict[str, Any] = {
             "model": self.model, "messages": list(messages), "temperature": temperature, "top_p": top_p,
-            **({} if seed is None else {"seed": seed}), **self.more,
+            **({} if seed is None else {"seed": seed}), **self.more, **(further or {}),
         }  # fmt: skip
         attempt = 0
         while True:
@@ -225,8 +231,11 @@ class EndpointGenerator:
         A prompt that the server does not take, where it takes others, has a reply that says so.
 
         Raises:
-            BdpoError: as `ChatEndpoint.complete`; what is still asked for then is given up.
+            BdpoError: as `ChatEndpoint.complete`; what is still asked for then is given up. Or a reply's opening is
+                given, and the server does not show that it goes on from one.
         """
+        if any(map(opening_of, prompts.values())):
+            self._refuse_unless_it_continues()
         asked = [(id, sample) for id in prompts for sample in range(sampling.samples)]
         made: dict[tuple[str, int], Reply] = {}
         pool = ThreadPoolExecutor(self.workers)
@@ -234,19 +243,23 @@ class EndpointGenerator:
             futures: list[Future[Reply]] = [
                 pool.submit(self._reply, id, sample, prompts[id], sampling) for id, sample in asked
             ]
-            for future in tqdm(as_completed(futures), desc="replies", total=len(asked), unit="reply"):
-                reply = future.result()
-                made[reply.id, reply.sample] = reply
-                if on_batch:
-                    on_batch([reply])
+            with bar("replies", len(asked), "reply") as progress:
+                for future in as_completed(futures):
+                    reply = future.result()
+                    made[reply.id, reply.sample] = reply
+                    progress.update()
+                    if on_batch:
+                        on_batch([reply])
         finally:
             pool.shutdown(wait=False, cancel_futures=True)
         return {id: [made[id, sample] for sample in range(sampling.samples)] for id in prompts}
 
     def _reply(self, id: str, sample: int, messages: Sequence[Message], sampling: Sampling) -> Reply:
+        opening = opening_of(messages)
         try:
             said = self.endpoint.complete(
                 messages,
+                further=_CONTINUED if opening else None,
                 max_tokens=sampling.max_new_tokens,
                 temperature=sampling.temperature,
                 top_p=sampling.top_p,
@@ -257,7 +270,28 @@ class EndpointGenerator:
                 raise BdpoError(f"Prompt {id}: {error}") from None
             tqdm.write(visible(f"Prompt {id} is left out: {error}"), file=sys.stderr)
             return Reply(id, sample, "", "untaken", 0, 0)
-        return Reply(id, sample, said.text, said.stop, said.prompt_tokens, said.tokens, said.thought)
+        text = said.text if said.text.startswith(opening) else begun(opening, said.text)  # some servers repeat it
+        return Reply(id, sample, text, said.stop, said.prompt_tokens, said.tokens, said.thought)
+
+    def _refuse_unless_it_continues(self) -> None:
+        """Refuse a server that would take the opening of a reply for a whole turn.
+
+        The same conversation is asked about with the last turn left open and closed: the end of turn is one token at
+        least, so that a server which knows the difference counts fewer in the first.
+        """
+        conversation = [{"role": "user", "content": "Count to three."}, {"role": "assistant", "content": "One, two,"}]
+        try:
+            counted = [
+                self.endpoint.complete(conversation, max_tokens=1, further=fields).prompt_tokens
+                for fields in (_CONTINUED, _CLOSED)
+            ]
+        except PromptRefused:
+            counted = [0, 0]
+        if not 0 < counted[0] < counted[1]:
+            raise BdpoError(
+                f"{self.endpoint.url} does not show that it goes on from the opening of a reply "
+                "(continue_final_message, as vLLM knows it): leave the transform prefill out, or load the model itself."
+            )
 
     def _takes_others(self, sampling: Sampling) -> bool:
         """Whether the server takes a prompt that nothing is wrong with, under the same settings."""

@@ -29,7 +29,7 @@ from transformers import (
 
 from bdpo.errors import BdpoError
 from bdpo.evaluate.replies.cache import Leaving, roomy_cache
-from bdpo.evaluate.replies.collect import OnBatch, Prompts, Reply, Sampling
+from bdpo.evaluate.replies.collect import OnBatch, Prompts, Reply, Sampling, begun, opening_of
 from bdpo.evaluate.replies.progress import Progress
 from bdpo.evaluate.replies.thoughts import MARKS, is_known, marks_around, opened_at_end, split_thought
 from bdpo.forward.allocator import keep_freed_memory
@@ -50,7 +50,8 @@ class _Row:
 
     id: str
     sample: int
-    ids: list[int]  # of the prompt
+    ids: list[int]  # of the prompt, and of the reply's opening behind it
+    opening: str  # of the reply, where the model is given one
 
 
 class LocalGenerator:
@@ -100,7 +101,7 @@ class LocalGenerator:
                 logits are not finite, or one reply by itself does not fit in memory.
         """
         rows = [
-            _Row(id, sample, ids)
+            _Row(id, sample, ids, opening_of(messages))
             for id, messages in prompts.items()
             for ids in [prompt_ids(self.tokenizer, messages, id)]
             for sample in range(sampling.samples)
@@ -162,7 +163,9 @@ class LocalGenerator:
                     f"weights are damaged, or overflow in {self.model.dtype}; try --dtype float32."
                 )
             ended = torch.isin(ids[:, width:], stop).any(-1)
-            if ids.shape[1] == width + sampling.max_new_tokens:
+            if (
+                ids.shape[1] == width + sampling.max_new_tokens or not ended.any()
+            ):  # or `generate` ended for its own reason
                 ended = torch.ones_like(ended)
             places = {end: (ended == end).nonzero().flatten().tolist() for end in (True, False)}
             yield [self._reply(rows[i], ids[i, width:].tolist()) for i in places[True]]
@@ -178,8 +181,17 @@ class LocalGenerator:
         """The reply in what was generated for a row, which goes on with padding behind the end."""
         end = next((i for i, token in enumerate(generated) if token in self.stop), None)
         text = self.thoughts.text(row.ids, generated[:end])
+        if row.opening:
+            text = begun(row.opening, self._blank(row.ids[-1], generated[:end], text) + text)
         tokens = len(generated) if end is None else end + 1
         return Reply(row.id, row.sample, text, "length" if end is None else "end", len(row.ids), tokens)
+
+    def _blank(self, before: int, ids: list[int], text: str) -> str:
+        """The blank between a token and a text behind it, which SentencePiece loses when it decodes these alone."""
+        alone, both = (
+            str(self.tokenizer.decode(part, skip_special_tokens=True)) for part in ([before], [before, *ids])
+        )
+        return " " if both[len(alone) :] == f" {text}" else ""
 
     def _halve(self, size: int) -> None:
         if size == 1:

@@ -11,6 +11,7 @@ from tqdm import tqdm
 from transformers import LogitsProcessor
 
 from bdpo.evaluate.replies.collect import Reply
+from bdpo.terminal import bar, duration
 
 _EVERY = 1.0  # second
 _TELLING = 16  # replies that tell how long the others will take
@@ -23,7 +24,7 @@ class Progress(LogitsProcessor):
     """
 
     def __init__(self, total: int, longest: int) -> None:
-        self.bar = tqdm(desc="replies", total=total, unit="reply")
+        self.bar = bar("replies", total, "reply")
         self.total, self.longest, self.step, self.tokens = total, longest, 0, 0
         self.begun = self.shown = time.perf_counter()
 
@@ -82,15 +83,3 @@ class Estimate:
     @property
     def _telling(self) -> int:
         return min(_TELLING, self.replies // 2)
-
-
-def duration(seconds: float) -> str:
-    """A span of time in words.
-
-    >>> duration(41.2), duration(170), duration(6000)
-    ('41 s', '3 min', '1 h 40 min')
-    """
-    minutes = round(seconds / 60)
-    if seconds < 100:
-        return f"{seconds:.0f} s"
-    return f"{minutes} min" if minutes < 60 else f"{minutes // 60} h {minutes % 60} min"

@@ -90,14 +90,15 @@ class Comparison:
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values, for JSON; the end of an interval that is not finite is None."""
-        return _plain(asdict(self))
+        return finite(asdict(self))
 
 
-def _plain(content: Any) -> Any:
+def finite(content: Any) -> Any:
+    """Plain values, for JSON: a number that is not finite is None."""
     if isinstance(content, dict):
-        return {key: _plain(value) for key, value in content.items()}
+        return {key: finite(value) for key, value in content.items()}
     if isinstance(content, list):
-        return [_plain(value) for value in content]
+        return [finite(value) for value in content]
     return None if isinstance(content, float) and not isfinite(content) else content
 
 
@@ -123,26 +124,20 @@ def compare(
     for name in (baseline, reference):
         if name not in methods:
             raise BdpoError(f"No method '{name}' to compare with; there are {', '.join(methods)}.")
-    runs = [run for seeds in methods.values() for run in seeds]
-    shared = [task for task in runs[0].tasks if all(task in run.tasks for run in runs)]
-    if not shared:
-        raise BdpoError("The runs have no benchmark in common: evaluate them with the same --suite.")
-    for task in shared:
-        _refuse_unlike(runs, task)
-    tables = {task: _Scores.read(methods, task) for task in shared}
+    tables = shared_scores(methods)
     rows = _corrected([table.row(baseline) for table in tables.values()])
     averaged = {task: table for task, table in tables.items() if "+" not in task}  # the others: the same prompts again
     shares = shares_of(weights, {table.suite for table in averaged.values()})
     rows += [row for table in tables.values() for row in table.margins(baseline, reference)]
-    rows += [_compared_kind(row) for task in shared for row in kind_rows(methods, task, baseline, reference)]
+    rows += [_compared_kind(row) for task in tables for row in kind_rows(methods, task, baseline, reference)]
     rows += _averages(rows, averaged, shares, baseline)
     return Comparison(
         baseline=baseline,
         reference=reference,
         methods={name: [run.label for run in seeds] for name, seeds in methods.items()},
         weights=shares,
-        settings={task: runs[0].tasks[task].settings for task in shared},
-        left_out=sorted({task for run in runs for task in run.tasks} - set(shared)),
+        settings={task: methods[first][0].tasks[task].settings for task in tables},
+        left_out=sorted({task for seeds in methods.values() for run in seeds for task in run.tasks} - set(tables)),
         rows=rows,
         categories=[row for table in tables.values() for row in table.categories(baseline)],
     )
@@ -173,6 +168,21 @@ def methods_of(folders: Sequence[str | Path]) -> dict[str, list[Run]]:
     return methods
 
 
+def shared_scores(methods: Mapping[str, Sequence[Run]]) -> dict[str, Scores]:
+    """The tasks that all runs have, with every method's scores.
+
+    Raises:
+        BdpoError: there is none, or the runs differ in its settings.
+    """
+    runs = [run for seeds in methods.values() for run in seeds]
+    shared = [task for task in runs[0].tasks if all(task in run.tasks for run in runs)]
+    if not shared:
+        raise BdpoError("The runs have no benchmark in common: evaluate them with the same --suite.")
+    for task in shared:
+        _refuse_unlike(runs, task)
+    return {task: Scores.read(methods, task) for task in shared}
+
+
 def _refuse_unlike(runs: Sequence[Run], task: str) -> None:
     first = runs[0].tasks[task].settings
     for run in runs[1:]:
@@ -189,7 +199,7 @@ def _refuse_unlike(runs: Sequence[Run], task: str) -> None:
 
 
 @dataclass(frozen=True)
-class _Scores:
+class Scores:
     """What every method reached on a task: one column a prompt, the same prompts in the same order for all."""
 
     task: str
@@ -205,7 +215,7 @@ class _Scores:
     single: bool  # one sample a prompt, so that scores are outcomes
 
     @classmethod
-    def read(cls, methods: Mapping[str, Sequence[Run]], task: str) -> _Scores:
+    def read(cls, methods: Mapping[str, Sequence[Run]], task: str) -> Scores:
         outcomes = {name: [run.whole(task) for run in seeds] for name, seeds in methods.items()}
         scored = {name: [prompt_scores(of_seed) for of_seed in seeds] for name, seeds in outcomes.items()}
         everyone = [of_seed for seeds in scored.values() for of_seed in seeds]
@@ -335,7 +345,7 @@ def _corrected(rows: Sequence[ComparedRow]) -> list[ComparedRow]:
 
 
 def _averages(
-    rows: Sequence[ComparedRow], tables: Mapping[str, _Scores], weights: Mapping[str, float], baseline: str
+    rows: Sequence[ComparedRow], tables: Mapping[str, Scores], weights: Mapping[str, float], baseline: str
 ) -> list[ComparedRow]:
     """A row for the mean over the benchmarks of each suite, and one for their weighted mean."""
     averages = []
@@ -356,7 +366,7 @@ def _averages(
     return [*averages, ComparedRow("overall", "overall", "", f"weighted mean: {told}", *_counts(everything), cells)]
 
 
-def _average(tables: Sequence[_Scores], weights: Sequence[float], baseline: str) -> dict[str, Cell]:
+def _average(tables: Sequence[Scores], weights: Sequence[float], baseline: str) -> dict[str, Cell]:
     parts = [Part(table.n, weight) for table, weight in zip(tables, weights, strict=True)]
     joined = {name: np.concatenate([table.scores[name] for table in tables], axis=1) for name in tables[0].scores}
     cells = {}
@@ -375,7 +385,7 @@ def _average(tables: Sequence[_Scores], weights: Sequence[float], baseline: str)
     return cells
 
 
-def _counts(tables: Sequence[_Scores]) -> tuple[int, int, int, int]:
+def _counts(tables: Sequence[Scores]) -> tuple[int, int, int, int]:
     """Prompts, and prompts left out for each reason, of several benchmarks."""
     counts = ((table.n, table.unread, table.filtered, table.untaken) for table in tables)
     n, unread, filtered, untaken = map(sum, zip(*counts, strict=True))

@@ -14,6 +14,7 @@ from bdpo.evaluate.judges import DEGENERATE, FILTERED, UNFINISHED, UNJUDGED, UNT
 from bdpo.evaluate.results.compare import Cell, ComparedRow, Comparison
 from bdpo.evaluate.results.outcomes import Outcome, Run, prompt_scores
 from bdpo.evaluate.results.statistics import Mean, Rate, mean, rate
+from bdpo.evaluate.results.worst import FEWEST, worst_categories
 from bdpo.terminal import plain
 
 
@@ -62,9 +63,7 @@ def summary(runs: Sequence[Run]) -> list[dict[str, Any]]:
             outcomes = run.outcomes(task)
             if len(outcomes) == record.expected:
                 about = {"name": run.name, "model": run.label, "folder": run.folder.name, "task": task}
-                made = run.generated.get(task)
-                speed = {"tokens_per_second": round(made.tokens / made.seconds, 1) if made and made.seconds else None}
-                records.append(about | {"suite": record.suite, "measure": record.measure} | _numbers(outcomes) | speed)
+                records.append(about | {"suite": record.suite, "measure": record.measure} | _numbers(outcomes))
     return records
 
 
@@ -197,6 +196,26 @@ def comparison_grids(comparison: Comparison) -> list[Grid]:
         rows = [_compared(row, comparison) for row in averages]
         grids.append(Grid("Averages [%]", head, rows, (told,)))
     return [*grids, Grid("Benchmarks [%]", head, [_compared(row, comparison) for row in others], notes)]
+
+
+def worst_grids(comparison: Comparison) -> list[Grid]:
+    """The lowest category of each method, a row for each benchmark that has categories."""
+    found = {(worst.benchmark, worst.method): worst for worst in worst_categories(comparison.categories)}
+    rows: list[Sequence[str]] = [
+        (
+            benchmark,
+            *(
+                f"{worst.category}, n {worst.n}\n{score_text(Cell(worst.score), 'benchmark')}"
+                for worst in (found[benchmark, method] for method in comparison.methods)
+            ),
+        )
+        for benchmark in dict.fromkeys(benchmark for benchmark, _ in found)
+    ]
+    note = (
+        f"The category with the lowest score, of those with at least {FEWEST} prompts. The lowest of several looks "
+        "lower than it is: the interval knows nothing of that choice."
+    )
+    return [Grid("Worst category [%]", ("", *comparison.methods), rows, (note,))] if rows else []
 
 
 def _measures(rows: Sequence[ComparedRow]) -> list[str]:
