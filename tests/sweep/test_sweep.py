@@ -69,7 +69,7 @@ def test_methods_and_seeds_share_scores_and_are_paired(
 ) -> None:
     code, said, _ = bdpo_(*SWEEP, "--out", "out")
     assert code == 0 and trained == CELLS
-    assert passes == ["scoring", "scoring held-out pairs"], "once for all cells"
+    assert passes == ["scoring training pairs", "scoring held-out pairs"], "once for all cells"
     manifests = [(home / "out" / "cells" / cell / "scores.json").read_text() for cell in CELLS]
     assert len(set(manifests)) == 1, "seeds change training only"
     # an infinite temperature is the plain loss: the same adapter at the beginning, the same order of pairs
