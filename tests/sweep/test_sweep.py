@@ -2,6 +2,7 @@
 
 import json
 import shlex
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,7 @@ from safetensors.torch import load_file
 
 import bdpo.score.scoring
 import bdpo.sweep.cells
+import bdpo.sweep.results
 from bdpo.evaluate.results.outcomes import open_runs
 from bdpo.files import one_at_a_time
 from bdpo.recipe.run import run_recipe
@@ -49,6 +51,25 @@ def passes(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     return made
 
 
+@pytest.fixture
+def looked(monkeypatch: pytest.MonkeyPatch) -> Counter[str]:
+    """How often settings are compared from now on, and how often it is asked whether a cell is evaluated."""
+    times = Counter[str]()
+    is_evaluated, compare = bdpo.sweep.cells.is_evaluated, bdpo.sweep.results.compare
+
+    def asked(label: str, folder: Path, *more: Any) -> bool:
+        times[str(folder.parent.relative_to(folder.parents[1 if label == "base" else 2]))] += 1
+        return is_evaluated(label, folder, *more)
+
+    def compared(*arguments: Any, **how: Any) -> Any:
+        times["compare"] += 1
+        return compare(*arguments, **how)
+
+    monkeypatch.setattr(bdpo.sweep.cells, "is_evaluated", asked)
+    monkeypatch.setattr(bdpo.sweep.results, "compare", compared)
+    return times
+
+
 def weights(home: Path, cell: str) -> dict[str, torch.Tensor]:
     return load_file(home / "out" / "cells" / cell / "adapter_model.safetensors")
 
@@ -65,10 +86,12 @@ CELLS = ["DPO/seed-1", "DPO/seed-2", "B-DPO/seed-1", "B-DPO/seed-2", "off/seed-1
 
 
 def test_methods_and_seeds_share_scores_and_are_paired(
-    bdpo_: Bdpo, home: Path, trained: list[str], passes: list[str]
+    bdpo_: Bdpo, home: Path, trained: list[str], passes: list[str], looked: Counter[str]
 ) -> None:
     code, said, _ = bdpo_(*SWEEP, "--out", "out")
     assert code == 0 and trained == CELLS
+    # of the evaluation of a cell: before it is made, and when it is there; of base at the beginning, too
+    assert looked == {"compare": 1, "base": 3, **dict.fromkeys(CELLS, 2)}
     assert passes == ["scoring training pairs", "scoring held-out pairs"], "once for all cells"
     manifests = [(home / "out" / "cells" / cell / "scores.json").read_text() for cell in CELLS]
     assert len(set(manifests)) == 1, "seeds change training only"
@@ -137,8 +160,10 @@ def test_a_cell_that_stopped_goes_on_and_ends_like_one_that_did_not(
     assert code == 130 and "run the same command again" in err
     found = records(home / "stopped")
     assert {name: cell["state"] for name, cell in found.items()} == {
-        "base": "finished", "DPO/seed-1": "finished", "DPO/seed-2": "waiting",
-    }  # fmt: skip  # as it was when the last cell was finished
+        "base": "finished", "DPO/seed-1": "finished", "DPO/seed-2": "begun",
+    }  # fmt: skip
+    compared = json.loads((home / "stopped" / "compare.json").read_text())
+    assert list(compared["methods"]) == ["base", "DPO"], "what is finished is compared when the sweep stops"
     assert bdpo_(*one, "--out", "stopped")[0] == 0
     assert trained == ["DPO/seed-1", "DPO/seed-2", "DPO/seed-2 resumed"]
     for seed in ("seed-1", "seed-2"):
@@ -164,6 +189,7 @@ def test_each_printed_command_runs_its_cell(bdpo_: Bdpo, home: Path, trained: li
     assert {name: cell["state"] for name, cell in records(home / "array of cells").items()} == dict(
         zip(names, ["waiting", "waiting", "finished"], strict=True)
     )
+    assert not (home / "array of cells" / "compare.json").exists(), "not after each of many cells"
 
 
 def test_a_cell_that_fails_is_named_and_the_others_run(bdpo_: Bdpo, home: Path, trained: list[str]) -> None:

@@ -1,8 +1,10 @@
-"""What a sweep has found so far, written again whenever a cell is finished.
+"""What a sweep has found.
 
-sweep.json     the study, and each cell: how far it has come, its last metrics, its scores
+sweep.json     the study, and each cell: how far it has come, its last metrics, its scores; written after each cell
 compare.json   settings side by side, with differences to the baseline (see `evaluate.results.compare`); compare.md
 results.md     the tables that the command ends with
+
+A comparison draws its resamples over all cells, so it is made when the sweep ends or stops, and not after each cell.
 """
 
 from __future__ import annotations
@@ -31,26 +33,56 @@ _HELD_OUT = {
 }
 
 
-def write_results(study: Study, cells: Sequence[Cell], tasks: Sequence[Task], out: Path) -> list[Grid]:
-    """Write what the finished cells show into the sweep's folder, and give the tables.
+class Progress:
+    """How far the cells of a sweep have come. A finished cell stays one, so that it is looked into once."""
 
-    Raises:
-        BdpoError: something cannot be read or written.
-    """
-    with one_at_a_time(out / "sweep.json"):
-        reached = {cell.name: state(cell, tasks) for cell in cells}
-        metrics = {cell.name: _metrics(cell, reached[cell.name]) for cell in cells}
-        grids = held_out_grids(cells, metrics)
-        evaluated = [cell for cell in cells if reached[cell.name] == "finished"]
-        if evaluated:
-            compared = compare_cells(evaluated, baseline_of(evaluated, study.baseline))
-            write_json(out / "compare.json", compared.to_dict())
-            _write_text(out / "compare.md", "Comparison", comparison_grids(compared) + worst_grids(compared))
-            grids = [setting_grid(compared), *grids]
-        records = [_record(cell, out, reached[cell.name], metrics[cell.name]) for cell in cells]
-        write_json(out / "sweep.json", {"study": study.model_dump(mode="json"), "cells": records})
-        _write_text(out / "results.md", "Sweep", grids)
-    return grids
+    def __init__(self, study: Study, cells: Sequence[Cell], tasks: Sequence[Task], out: Path) -> None:
+        self.study, self.cells, self.tasks, self.out = study, cells, tasks, out
+        self._finished: dict[str, dict[str, Any]] = {}  # the records of finished cells
+
+    def look(self) -> dict[str, dict[str, Any]]:
+        """The record of each cell as it is now, by its name; `state` in it is how far it has come."""
+        records = {cell.name: self._finished.get(cell.name) or self._record(cell) for cell in self.cells}
+        self._finished = {name: record for name, record in records.items() if record["state"] == "finished"}
+        return records
+
+    def write(self) -> None:
+        """Write sweep.json."""
+        with one_at_a_time(self.out / "sweep.json"):
+            self._write(self.look())
+
+    def write_results(self) -> list[Grid]:
+        """Write what the finished cells show into the sweep's folder, and give the tables.
+
+        Raises:
+            BdpoError: something cannot be read or written.
+        """
+        with one_at_a_time(self.out / "sweep.json"):
+            records = self.look()
+            grids = held_out_grids(self.cells, {name: record["metrics"] for name, record in records.items()})
+            evaluated = [cell for cell in self.cells if cell.name in self._finished]
+            if evaluated:
+                compared = compare_cells(evaluated, baseline_of(evaluated, self.study.baseline))
+                write_json(self.out / "compare.json", compared.to_dict())
+                tables = comparison_grids(compared) + worst_grids(compared)
+                _write_text(self.out / "compare.md", "Comparison", tables)
+                grids = [setting_grid(compared), *grids]
+            self._write(records)
+            _write_text(self.out / "results.md", "Sweep", grids)
+        return grids
+
+    def _write(self, records: dict[str, dict[str, Any]]) -> None:
+        content = {"study": self.study.model_dump(mode="json"), "cells": list(records.values())}
+        write_json(self.out / "sweep.json", content)
+
+    def _record(self, cell: Cell) -> dict[str, Any]:
+        reached = state(cell, self.tasks)
+        return {
+            "name": cell.name, "label": cell.label, "method": cell.method, "setting": cell.setting, "seed": cell.seed,
+            "folder": cell.folder.relative_to(self.out).as_posix(), "state": reached,
+            "metrics": _metrics(cell, reached),
+            "scores": summary(open_runs(cell.evaluation)) if reached == "finished" else [],
+        }  # fmt: skip
 
 
 def baseline_of(cells: Sequence[Cell], named: str | None = None) -> str:
@@ -77,14 +109,6 @@ def _metrics(cell: Cell, reached: State) -> dict[str, float]:
     return dict(
         read_json(cell.folder / "metrics.json", "remove the cell's folder to train it again", final=dict)["final"]
     )
-
-
-def _record(cell: Cell, out: Path, reached: State, metrics: dict[str, float]) -> dict[str, Any]:
-    scores = summary(open_runs(cell.evaluation)) if reached == "finished" else []
-    return {
-        "name": cell.name, "label": cell.label, "method": cell.method, "setting": cell.setting, "seed": cell.seed,
-        "folder": cell.folder.relative_to(out).as_posix(), "state": reached, "metrics": metrics, "scores": scores,
-    }  # fmt: skip
 
 
 def _write_text(path: Path, title: str, grids: Sequence[Grid]) -> None:
