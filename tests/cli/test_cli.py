@@ -12,6 +12,7 @@ import pytest
 import torch
 import typer
 from peft import AutoPeftModelForCausalLM
+from scipy.stats import spearmanr
 from transformers import AutoModelForCausalLM
 
 import bdpo.recipe.parts
@@ -133,6 +134,16 @@ def logits(model: Any) -> torch.Tensor:
 def losses(folder: Path) -> list[float]:
     history = json.loads((folder / "metrics.json").read_text())["history"]
     return [entry["loss"] for entry in history if "loss" in entry]
+
+
+def test_a_folder_with_ches_says_so_and_the_next_command_asks_for_it(bdpo_: Bdpo, home: Path) -> None:
+    code, out, _ = bdpo_("score", "--model", "model", "--data", "pairs.jsonl", "--ches", "--out", "similar")
+    assert code == 0 and "--set score.ches=true --set score.dir=similar" in out
+    rows = open_scores(home / "similar").rows
+    d = [c - r for c, r in zip(rows["chosen_mi"], rows["rejected_mi"], strict=True)]
+    said = " ".join(out.split())
+    for name, words in (("ches", "(Spearman, 95 %): "), ("ches_normalised", "length-normalised ")):
+        assert f"{words}{spearmanr(list(rows[name]), d).statistic:+.2f} [" in said
 
 
 def test_score_then_train_then_merge(bdpo_: Bdpo, home: Path) -> None:

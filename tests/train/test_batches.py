@@ -126,6 +126,8 @@ def scored(n: int = 3) -> Dataset:
             "category": [],
             "source": "hand",
             "prompt_kind": "",
+            "ches": None,
+            "ches_normalised": None,
         }
         for i in range(n)
     ]

@@ -225,6 +225,9 @@ def score(
     model: Annotated[str | None, typer.Option(help=_MODEL)] = None,
     data: Annotated[str | None, typer.Option(help=_DATA)] = None,
     estimator: Annotated[str | None, typer.Option(help="How to measure; docs/method.md names the ways.")] = None,
+    ches: Annotated[
+        bool, typer.Option("--ches", help="Also measure CHES, the similarity of a pair's replies.")
+    ] = False,
     config: Recipe = None,
     set_: Overrides = None,
     trust_remote_code: TrustRemoteCode = False,
@@ -247,6 +250,7 @@ def score(
 
     flags = {"model.name": model, "data.train": data, "score.estimator": estimator}
     given = [as_override(key, value) for key, value in flags.items() if value is not None]
+    given += ["score.ches=true"] if ches else []
     recipe = load_recipe(config, [*(set_ or []), *given])
     read = read_data(recipe)
     refuse_errors(recipe, read)

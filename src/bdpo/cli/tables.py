@@ -41,6 +41,11 @@ def render_summary(summary: ScoreSummary, console: Console) -> None:
             "balance.center=mean takes it out)."
         )
     )
+    if summary.ches:
+        said = (f"{r.value:+.2f} [{r.low:+.2f}, {r.high:+.2f}]" for r in summary.ches)
+        console.print(
+            plain(f"CHES with imbalance (Spearman, 95 %): {'; length-normalised '.join(said)}; docs/scoring.md.")
+        )
 
 
 def as_csv(rows: Sequence[Sequence[object]]) -> str:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 from weakref import WeakKeyDictionary
@@ -30,9 +32,10 @@ class BranchLogps:
 
     logps: Tensor  # (K,) float32, log-probability of the branch given its prefix [nats]
     entropies: Tensor | None  # (K,) float32, summed predictive entropy [nats], where asked for
+    hidden: Tensor | None = None  # (K, D) float32, sum of the hidden states that predict the tokens, where asked for
 
 
-def branch_logps(model: nn.Module, batch: BranchBatch, *, entropy: bool = False) -> BranchLogps:
+def branch_logps(model: nn.Module, batch: BranchBatch, *, entropy: bool = False, hidden: bool = False) -> BranchLogps:
     """Log-probability of every branch of `batch` under `model`, with gradient where grad mode is on.
 
     The forward is the model's own, however it is wrapped (PEFT, DDP, FSDP, DeepSpeed), so that their hooks run. The
@@ -41,6 +44,7 @@ def branch_logps(model: nn.Module, batch: BranchBatch, *, entropy: bool = False)
     Args:
         model: a causal language model; `batch` is on its device.
         entropy: also sum the entropy of the predictive distribution at each response token.
+        hidden: also sum what the LM head is given at each response token: the last layer's state, after its norm.
 
     Raises:
         BdpoError: the model has no LM head that can be kept to the predicting positions.
@@ -51,11 +55,16 @@ def branch_logps(model: nn.Module, batch: BranchBatch, *, entropy: bool = False)
         "attention_mask": _mask_for(model, batch),
         "use_cache": False,
     }
-    statistics = _through_sliced_head(model, inputs, batch, entropy)  # (N, 2)
-    if statistics is None:
-        statistics = _through_whole_head(model, inputs, batch, entropy)
+    with _states_at_head(model, batch, hidden) as states:
+        statistics = _through_sliced_head(model, inputs, batch, entropy)  # (N, 2)
+        if statistics is None:
+            statistics = _through_whole_head(model, inputs, batch, entropy)
     logps, entropies = statistics.float().T
-    return BranchLogps(_sum_by_branch(logps, batch), _sum_by_branch(entropies, batch) if entropy else None)
+    return BranchLogps(
+        _sum_by_branch(logps, batch),
+        _sum_by_branch(entropies, batch) if entropy else None,
+        _sum_states(states[-1], batch) if hidden else None,
+    )
 
 
 def choose_layout(model: nn.Module, longest: int) -> tuple[Layout, str]:
@@ -222,6 +231,24 @@ def _through_whole_head(model: nn.Module, inputs: dict[str, Any], batch: BranchB
     return torch.stack([every[batch.predictor_of, batch.targets], entropies[batch.predictor_of]], dim=1)
 
 
+@contextmanager
+def _states_at_head(model: nn.Module, batch: BranchBatch, wanted: bool) -> Iterator[list[Tensor]]:
+    """What the head is given at the M predicting positions (M, D), once for each time that the model runs."""
+    states: list[Tensor] = []
+    if not wanted:
+        yield states
+        return
+
+    def keep(module: nn.Module, args: tuple[Tensor, ...]) -> None:
+        states.append(args[0].flatten(0, 1)[batch.predictors])
+
+    handle = _head_of(model).register_forward_pre_hook(keep)
+    try:
+        yield states
+    finally:
+        handle.remove()
+
+
 def _head_of(model: nn.Module) -> nn.Module:
     head: nn.Module | None = inner_model(model).get_output_embeddings()
     if head is None:
@@ -231,6 +258,13 @@ def _head_of(model: nn.Module) -> nn.Module:
 
 def _no_use_of_head(model: nn.Module) -> BdpoError:
     return BdpoError(f"{type(inner_model(model)).__name__} does not send its hidden states through its LM head.")
+
+
+def _sum_states(states: Tensor, batch: BranchBatch) -> Tensor:
+    """States (M, D) summed over the tokens of each branch: (K, D). A prefix's last state counts for all branches."""
+    times = torch.zeros(len(batch.lengths), len(states), device=states.device)  # of each state in each branch
+    places = (batch.branch_of, batch.predictor_of)
+    return times.index_put(places, times.new_ones(len(batch.targets)), accumulate=True) @ states.float()
 
 
 def _sum_by_branch(values: Tensor, batch: BranchBatch) -> Tensor:

@@ -30,13 +30,14 @@ class Pass:
     batch_tokens: int | None = None  # a forward pass may hold; None: by the device
     entropy: bool = False
 
-    def over(self, trees: Sequence[Tree]) -> BranchLogps:
+    def over(self, trees: Sequence[Tree], *, hidden: bool = False) -> BranchLogps:
         """Branch sums of all trees, in their order; batches are made of trees of like length."""
         if self.layout == "padded":  # one branch a sequence, and that is what its tokens are
             trees = [Tree(tree.prefix, [branch]) for tree in trees for branch in tree.branches]
         starts = [0, *accumulate(len(tree.branches) for tree in trees)]
         logps = torch.zeros(starts[-1], dtype=torch.float64)
         entropies = torch.zeros_like(logps) if self.entropy else None
+        states: Tensor | None = None
         device = device_of(self.model)
         if device.type == "cpu":
             keep_freed_memory()
@@ -44,18 +45,21 @@ class Pass:
         lengths = [len(tree) for tree in trees]
         for members in bucket(lengths, budget, padded=self.layout == "padded"):
             batch = lay_out([trees[i] for i in members], layout=self.layout).to(device)
-            sums = branch_logps(self.model, batch, entropy=self.entropy)
+            sums = branch_logps(self.model, batch, entropy=self.entropy, hidden=hidden)
             places = torch.cat([torch.arange(starts[i], starts[i + 1]) for i in members])
             logps[places] = sums.logps.cpu().double()
             if entropies is not None and sums.entropies is not None:
                 entropies[places] = sums.entropies.cpu().double()
+            if sums.hidden is not None:
+                states = torch.zeros(len(logps), sums.hidden.shape[1]) if states is None else states
+                states[places] = sums.hidden.cpu()
             self.progress.update(int(batch.lengths.sum()))
-        return BranchLogps(logps, entropies)
+        return BranchLogps(logps, entropies, states)
 
-    def conditional(self, prompts: Sequence[Ids], replies: Sequence[Ids]) -> BranchLogps:
+    def conditional(self, prompts: Sequence[Ids], replies: Sequence[Ids], *, hidden: bool = False) -> BranchLogps:
         """Sums (2n,) of n pairs, each a tree on its own prompt; `replies` are n chosen, then n rejected."""
         n = len(prompts)
-        sums = self.over([Tree(prompts[i], (replies[i], replies[n + i])) for i in range(n)])
+        sums = self.over([Tree(prompts[i], (replies[i], replies[n + i])) for i in range(n)], hidden=hidden)
         order = torch.arange(2 * n).view(n, 2).T.flatten()  # from chosen, rejected, chosen ... to all chosen first
         return _ordered(sums, order)
 
@@ -68,4 +72,5 @@ class Pass:
 
 
 def _ordered(sums: BranchLogps, order: Tensor) -> BranchLogps:
-    return BranchLogps(sums.logps[order], None if sums.entropies is None else sums.entropies[order])
+    entropies, hidden = (None if found is None else found[order] for found in (sums.entropies, sums.hidden))
+    return BranchLogps(sums.logps[order], entropies, hidden)

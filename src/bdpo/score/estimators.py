@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from bdpo.forward.layout import Ids
+from bdpo.forward.logprobs import BranchLogps
 from bdpo.forward.passes import Pass
 from bdpo.method.comprehension import contrastive_marginal, entropy_drop, pmi
 
@@ -25,10 +26,10 @@ class Context:
     own: Sequence[int] = ()  # for each pair at hand which of them is its own prompt, or -1
 
 
-# (pass, n prompts, 2n replies: chosen, then rejected; context)
-#   -> conditional (2n,) [nats], marginal (2n,) [nats], comprehension (2n,) [nats/token]
-Measured = tuple[Tensor, Tensor, Tensor]
-Measure = Callable[[Pass, Sequence[Ids], Sequence[Ids], Context], Measured]
+# (pass, sums of the 2n replies on their own prompts, the replies: n chosen, then n rejected; context)
+#   -> marginal (2n,) [nats], comprehension (2n,) [nats/token]
+Measured = tuple[Tensor, Tensor]
+Measure = Callable[[Pass, BranchLogps, Sequence[Ids], Context], Measured]
 
 
 @dataclass(frozen=True)
@@ -41,26 +42,25 @@ class Estimator:
     prompts: bool = False  # needs other prompts of the data set
 
 
-def _by_pmi(frozen: Pass, prompts: Sequence[Ids], replies: Sequence[Ids], context: Context) -> Measured:
-    cond, marg = frozen.conditional(prompts, replies).logps, frozen.on(context.null_ids, replies).logps
-    return cond, marg, pmi(cond, marg, _lengths(replies))
+def _by_pmi(frozen: Pass, cond: BranchLogps, replies: Sequence[Ids], context: Context) -> Measured:
+    marg = frozen.on(context.null_ids, replies).logps
+    return marg, pmi(cond.logps, marg, _lengths(replies))
 
 
-def _by_entropy(frozen: Pass, prompts: Sequence[Ids], replies: Sequence[Ids], context: Context) -> Measured:
-    cond, marg = frozen.conditional(prompts, replies), frozen.on(context.null_ids, replies)
+def _by_entropy(frozen: Pass, cond: BranchLogps, replies: Sequence[Ids], context: Context) -> Measured:
+    marg = frozen.on(context.null_ids, replies)
     assert cond.entropies is not None and marg.entropies is not None
-    return cond.logps, marg.logps, entropy_drop(cond.entropies, marg.entropies, _lengths(replies))
+    return marg.logps, entropy_drop(cond.entropies, marg.entropies, _lengths(replies))
 
 
-def _by_contrast(frozen: Pass, prompts: Sequence[Ids], replies: Sequence[Ids], context: Context) -> Measured:
-    cond = frozen.conditional(prompts, replies).logps
+def _by_contrast(frozen: Pass, cond: BranchLogps, replies: Sequence[Ids], context: Context) -> Measured:
     others = torch.stack([frozen.on(prompt, replies).logps for prompt in context.prompts])  # (K + 1, 2n)
     kept = [  # of the K + 1 prompts, for each reply K that are not its own
         [k for k in range(len(context.prompts)) if k != own][:CONTRASTIVE_PROMPTS]
         for own in (*context.own, *context.own)
     ]
     marg = contrastive_marginal(others.gather(0, torch.tensor(kept).T))
-    return cond, marg, pmi(cond, marg, _lengths(replies))
+    return marg, pmi(cond.logps, marg, _lengths(replies))
 
 
 ESTIMATORS = {

@@ -34,6 +34,8 @@ from bdpo.files import (
 )
 
 FORMAT = 2
+
+CHES = ("ches", "ches_normalised")
 _MOST = 10**6  # parts that a manifest may speak of
 
 COLUMNS = pa.schema(
@@ -47,6 +49,7 @@ COLUMNS = pa.schema(
         ("category", pa.list_(pa.string())),
         ("source", pa.string()),
         ("prompt_kind", pa.string()),  # null in parts of earlier versions, as are other columns that came later
+        *[(name, pa.float64()) for name in CHES],  # null where it was not asked for
     ]
 )
 

@@ -21,11 +21,12 @@ from bdpo.files import cache_dir, key_digest
 from bdpo.forward.layout import Ids
 from bdpo.forward.logprobs import choose_layout
 from bdpo.forward.passes import Pass
+from bdpo.method.ches import ches
 from bdpo.models import known_as, weights_hash
 from bdpo.pairs import PreferencePair
 from bdpo.processes import processes
 from bdpo.score.estimators import CONTRASTIVE_PROMPTS, ESTIMATORS, Context, Estimator
-from bdpo.score.folder import FORMAT, ScoredData, claim, is_whole, open_scores, part_path, write_part
+from bdpo.score.folder import CHES, FORMAT, ScoredData, claim, is_whole, open_scores, part_path, write_part
 from bdpo.terminal import bar
 from bdpo.tokens import TokenizedPair, TokenizedPairs, refuse_unfit, tokenize_pairs, tokenizer_key
 
@@ -41,6 +42,7 @@ class ScoringOptions:
     # tokens a forward pass may hold; changes speed and memory, not the numbers. None: by the device
     batch_tokens: int | None = None
     seed: int = 0  # draws the prompts of the contrastive estimator
+    ches: bool = False  # measure the similarity of a pair's responses as well (see `bdpo.method.ches`)
 
 
 def score(
@@ -102,7 +104,8 @@ def _manifest(
 ) -> dict[str, Any]:  # fmt: skip
     return {
         "format": FORMAT,
-        "key": score_key(model, weights, pairs, tokenized, options.estimator, context, options.max_length),
+        "key": score_key(model, weights, pairs, tokenized, options.estimator, context, options.max_length)
+        | ({"ches": True} if options.ches else {}),  # so that scores without it stay what they were
         "model": known_as(model),
         "pairs": len(pairs),
         "parts": -(-len(pairs) // PART_SIZE),
@@ -135,15 +138,20 @@ def _make_parts(
             replies = [pair.chosen_ids for pair in ids] + [pair.rejected_ids for pair in ids]
             own = [context.texts.index(text) if text in context.texts else -1 for text in map(_prompt_text, mine)]
             at_hand = replace(context, own=own)
-            measured = torch.stack(how.measure(frozen, [pair.prompt_ids for pair in ids], replies, at_hand))
+            cond = frozen.conditional([pair.prompt_ids for pair in ids], replies, hidden=options.ches)
+            measured = torch.stack([cond.logps, *how.measure(frozen, cond, replies, at_hand)])
             columns = measured.view(3, 2, -1)  # conditional, marginal, comprehension of chosen, rejected
             _refuse_non_finite(mine, columns)
-            write_part(part_path(out, part), list(_rows(mine, ids, columns)))
+            similar = _similarities(cond.hidden, replies)
+            write_part(part_path(out, part), list(_rows(mine, ids, columns, similar)))
     model.train(was_training)
 
 
-def _rows(pairs: list[PreferencePair], ids: list[TokenizedPair], columns: Tensor) -> Iterator[dict[str, Any]]:
-    for pair, tokens, (cond, marg, mi) in zip(pairs, ids, columns.permute(2, 0, 1).tolist(), strict=True):
+def _rows(
+    pairs: list[PreferencePair], ids: list[TokenizedPair], columns: Tensor, similar: list[dict[str, float]]
+) -> Iterator[dict[str, Any]]:
+    measured = columns.permute(2, 0, 1).tolist()
+    for pair, tokens, (cond, marg, mi), ches_columns in zip(pairs, ids, measured, similar, strict=True):
         yield {
             "id": pair.id,
             "prompt_ids": tokens.prompt_ids,
@@ -160,7 +168,17 @@ def _rows(pairs: list[PreferencePair], ids: list[TokenizedPair], columns: Tensor
             "category": list(pair.category),
             "source": pair.source,
             "prompt_kind": pair.prompt_kind,
+            **ches_columns,
         }
+
+
+def _similarities(hidden: Tensor | None, replies: Sequence[Ids]) -> list[dict[str, float]]:
+    """The columns of CHES of each pair, from the sums (2n, D) of n chosen, then n rejected replies; none of none."""
+    if hidden is None:
+        return [{} for _ in range(len(replies) // 2)]
+    lengths = torch.tensor([len(reply) for reply in replies])[:, None]
+    plain, normalised = (ches(*states.chunk(2)).tolist() for states in (hidden, hidden.double() / lengths))
+    return [dict(zip(CHES, both, strict=True)) for both in zip(plain, normalised, strict=True)]
 
 
 def score_key(

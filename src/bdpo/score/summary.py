@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import torch
 from datasets import Dataset
+from numpy.typing import NDArray
+from scipy.stats import rankdata
 
 from bdpo.method.balance import balance
+from bdpo.score.folder import CHES
 
 ALL = "all pairs"
+_Z = 1.959964
 
 
 @dataclass(frozen=True)
@@ -28,6 +33,15 @@ class GroupSummary:
 
 
 @dataclass(frozen=True)
+class Correlation:
+    """Spearman's rank correlation over n pairs, with its 95 % interval."""
+
+    value: float
+    low: float
+    high: float
+
+
+@dataclass(frozen=True)
 class ScoreSummary:
     """Groups (the first is all pairs), the most imbalanced pairs as (id, d), shares and means over all pairs."""
 
@@ -35,6 +49,7 @@ class ScoreSummary:
     extremes: list[tuple[str, float]]
     negative: float  # share of replies with negative mutual information
     tilt: tuple[float, float]  # mean w_c and mean w_r of the balance
+    ches: tuple[Correlation, ...] = ()  # of CHES, plain and length-normalised, with d; none where it was not measured
 
 
 def summarise_scores(rows: Dataset, *, extremes: int = 6, **balancing: Any) -> ScoreSummary:
@@ -55,7 +70,33 @@ def summarise_scores(rows: Dataset, *, extremes: int = 6, **balancing: Any) -> S
         extremes=[(ids[i], float(d[i])) for i in order],
         negative=float(np.concatenate([chosen < 0, rejected < 0]).mean()),
         tilt=balance(torch.from_numpy(chosen), torch.from_numpy(rejected), **balancing).tilt,
+        ches=tuple(found for name in CHES if (found := spearman(rows[name], d)) is not None),
     )
+
+
+def spearman(one: Sequence[float | None], other: Sequence[float] | NDArray[np.float64]) -> Correlation | None:
+    """Spearman's correlation of two measures of the same n pairs (ranks of ties are averaged), with the interval of
+    Bonett & Wright (2000, Psychometrika 65:23); None where a value is missing, n < 4, or all values are alike.
+
+        tanh(atanh(r) -+ z sqrt((1 + r^2 / 2) / (n - 3)))        z = 1.959964
+
+    Pairs that share a prompt count as if they were independent.
+
+    By hand, ranks 1 2 3 4 5 against 2 1 4 3 5: the squared differences sum to 4, so r = 1 - 6 * 4 / (5 * 24) = 0.8;
+    atanh(0.8) = 1.098612, and z sqrt(1.32 / 2) = 1.592282.
+
+    >>> r = spearman([1.0, 2.0, 3.0, 4.0, 5.0], [2.0, 1.0, 4.0, 3.0, 5.0])
+    >>> f"{r.value:.6f} {r.low:.6f} {r.high:.6f}"
+    '0.800000 -0.457124 0.990843'
+    """
+    if len(one) < 4 or any(value is None for value in one) or len(set(one)) == 1 or len(set(other)) == 1:
+        return None
+    r = float(np.corrcoef(rankdata(one), rankdata(other))[0, 1])
+    if abs(r) > 1 - 1e-12:  # the interval of a perfect order has no width
+        return Correlation(r, r, r)
+    spread = _Z * np.sqrt((1 + r**2 / 2) / (len(one) - 3))
+    low, high = np.tanh(np.arctanh(r) + spread * np.array([-1.0, 1.0]))
+    return Correlation(r, float(low), float(high))
 
 
 def _group(name: str, chosen: np.ndarray, rejected: np.ndarray) -> GroupSummary:

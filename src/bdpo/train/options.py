@@ -66,6 +66,9 @@ class MethodOptions:
     score_batch_tokens: int | None = _option(
         "score.batch_tokens", None, "Tokens of a forward pass when pairs are scored; None: by the device.", ge=1
     )
+    score_ches: bool = _option(
+        "score.ches", False, "Also measure CHES, the similarity of a pair's hidden states; a diagnosis, nothing else."
+    )
     score_seed: int = _option("data.seed", 0, "Draws the other prompts of the contrastive estimator.", ge=0)
     max_length: int | None = _option("data.max_length", 1024, "Longest prompt + longer response [tokens].")
 
@@ -85,7 +88,9 @@ class MethodOptions:
 
     def scoring(self) -> ScoringOptions:
         """What stage 1 is told."""
-        return ScoringOptions(self.estimator, self.max_length, self.score_batch_tokens, self.score_seed)
+        return ScoringOptions(
+            self.estimator, self.max_length, self.score_batch_tokens, self.score_seed, self.score_ches
+        )
 
     def refuse_unfit_method(self) -> None:
         """Raise BdpoError for a name that is in no table, or a value that the loss or the balance does not take."""
