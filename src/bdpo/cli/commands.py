@@ -321,7 +321,8 @@ def train(
                 next_command = shlex.join(["bdpo", "merge", str(out), "--out", f"{out}-merged"])
                 say(console, f"Next: {next_command} gives plain weights for vLLM or llama.cpp.")
     except KeyboardInterrupt as stop:
-        _stopped(stop, how_to_go_on(out))
+        stop.add_note(how_to_go_on(out))
+        raise
 
 
 @app.command(epilog=EPILOG)
@@ -367,7 +368,8 @@ def main() -> None:
         raise
 
 
-def _stopped(stop: BaseException, how: str = "run the same command again") -> NoReturn:
+def _stopped(stop: BaseException) -> NoReturn:
+    how = getattr(stop, "__notes__", ["run the same command again"])[-1]  # what the command knows of itself
     _fail(f"Stopped. What was written is kept; {how}.", 128 + getattr(stop, "number", signal.SIGINT))
 
 
