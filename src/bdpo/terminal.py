@@ -78,6 +78,16 @@ _APART = 60.0  # seconds between two lines about the same stage
 LINE = 120  # columns of a line that nobody folds: in a log file
 
 
+def reading(what: object, *, torch: bool = True) -> None:
+    """The first line of a command: what it reads, and that torch and transformers are loaded, which takes seconds.
+
+    Of several processes only the first one says it.
+    """
+    if os.environ.get("RANK", "0") == "0":
+        also = ", loading torch and transformers" if torch else ""
+        print(visible(f"Reading {what}{also} ..."), file=sys.stderr, flush=True)
+
+
 class LiveLine:
     """One line of a terminal that is written anew. A bar that begins takes its place, until it is written again."""
 

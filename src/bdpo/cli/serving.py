@@ -24,6 +24,7 @@ def merge(
     """Write an adapter merged into its base, as plain weights for vLLM, llama.cpp's converter and the like."""
     from bdpo import models
 
+    models.resolve(run)  # before torch is loaded
     models.merge(run, out, dtype=dtype)
     print(visible(f"Merged weights and tokenizer: {out}"))
 
@@ -43,6 +44,7 @@ def export(
     """
     from bdpo import models
 
+    models.resolve(run)
     models.export(run, out, dtype=dtype, gguf=gguf)
     print(visible(f"Written: {out}. Next: vllm serve {shlex.quote(str(out))}"))
 

@@ -12,7 +12,7 @@ from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from tqdm import tqdm
 
@@ -24,15 +24,15 @@ from bdpo.evaluate.judges import Judge
 from bdpo.evaluate.plan import Task
 from bdpo.evaluate.replies.collect import Generator, OnBatch, Reply, collect
 from bdpo.evaluate.replies.endpoint import WORKERS, ChatEndpoint, EndpointGenerator
-from bdpo.evaluate.replies.generate import LocalGenerator
-from bdpo.evaluate.replies.pool import models_sharing_base
-from bdpo.evaluate.replies.progress import Estimate
+from bdpo.evaluate.replies.estimate import Estimate
 from bdpo.evaluate.results.outcomes import Outcome, Run, claim_run, open_runs, refuse_other_settings
 from bdpo.evaluate.results.tables import evaluation_grids, summary
 from bdpo.files import folder_held, write_json, write_whole
-from bdpo.models import DeviceMap
 from bdpo.pairs.rendering import set_template_kwargs
 from bdpo.secrets import refuse_secrets
+
+if TYPE_CHECKING:
+    from bdpo.models import DeviceMap
 
 JUDGED_AT_A_TIME = 64  # prompts whose verdicts or log-probabilities a killed evaluation may lose
 
@@ -90,6 +90,9 @@ def local_models(
         chat_template: replaces those of the tokenizers.
         template_variables: what the chat template is given beside the conversation, such as enable_thinking.
     """
+    from bdpo.evaluate.replies.generate import LocalGenerator
+    from bdpo.evaluate.replies.pool import models_sharing_base
+
     names: dict[str, list[str]] = {}
     for name, model in named:
         names.setdefault(str(model), []).append(name)

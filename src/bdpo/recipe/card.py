@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import yaml
 
-from bdpo.method.balance import CONTROLS, Balance
 from bdpo.recipe.sections import Recipe
-from bdpo.score.folder import ScoredData
+
+if TYPE_CHECKING:
+    from bdpo.method.balance import Balance
+    from bdpo.score.folder import ScoredData
 
 _SHOWN = {
     "eval_rewards/accuracies": "held-out preference accuracy",
@@ -35,6 +37,8 @@ weights: `bdpo merge RUN --out DIR`. The original SmolLM2-135M-Instruct is not t
 
 def method_name(recipe: Recipe) -> str:
     """What the loss and the balance of a recipe are called together, for example B-DPO."""
+    from bdpo.method.balance import CONTROLS
+
     name = recipe.loss.name.upper()
     if not recipe.balance.enabled or not (recipe.balance.weights or recipe.balance.scale):
         return name

@@ -8,7 +8,16 @@ batches.py  scored rows -> the micro-batches of a step
 trainer.py  BDPOTrainer
 """
 
-from bdpo.train.config import BDPOConfig
-from bdpo.train.trainer import BDPOTrainer
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from bdpo.later import later
+
+if TYPE_CHECKING:
+    from bdpo.train.config import BDPOConfig
+    from bdpo.train.trainer import BDPOTrainer
 
 __all__ = ["BDPOConfig", "BDPOTrainer"]
+
+__getattr__ = later(__name__, {"config": ["BDPOConfig"], "trainer": ["BDPOTrainer"]})

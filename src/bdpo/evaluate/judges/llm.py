@@ -14,8 +14,6 @@ from collections.abc import Callable, Sequence
 from bdpo.evaluate.judges.verdict import COMPLIANCE, PARTIAL, REFUSAL, UNPARSED, Judge, Verdict
 from bdpo.evaluate.replies.collect import Generator, Prompts, Sampling, collect
 from bdpo.evaluate.replies.endpoint import WORKERS, ChatEndpoint, EndpointGenerator
-from bdpo.evaluate.replies.generate import LocalGenerator
-from bdpo.models import load
 from bdpo.pairs import Message
 
 VERSION = "2"  # of the rubric, and of how its answer is read
@@ -147,6 +145,9 @@ def endpoint_judge(url: str, model: str, workers: int = WORKERS) -> LlmJudge:
 
 def local_judge(model: str) -> LlmJudge:
     """A judge in memory, by any name that `bdpo.models.load` knows."""
+    from bdpo.evaluate.replies.generate import LocalGenerator
+    from bdpo.models import load
+
     loaded = load(model, dtype="auto", on_device=True)
     generator = LocalGenerator(loaded.model.eval(), loaded.tokenizer)
     return LlmJudge(generator, model, generator.key["weights"])
