@@ -128,7 +128,9 @@ class LiveLine:
             LiveLine._shown.close()
 
 
-def bar(what: str, total: int, unit: str, *, after: float = 0.0, leave: bool = True) -> tqdm[Any]:
+def bar(
+    what: str, total: int, unit: str, *, after: float = 0.0, leave: bool = True, apart: float = _APART
+) -> tqdm[Any]:
     """The bar of a stage, named, with an estimate; in a log file a line when it begins, each minute, and when it ends.
 
     Of several processes only the first one shows it.
@@ -137,6 +139,7 @@ def bar(what: str, total: int, unit: str, *, after: float = 0.0, leave: bool = T
         unit: of `total`.
         after: seconds in which the stage may end without a word.
         leave: whether it stays when the stage is done.
+        apart: seconds between two lines in a log file.
     """
     from tqdm import tqdm
 
@@ -146,7 +149,7 @@ def bar(what: str, total: int, unit: str, *, after: float = 0.0, leave: bool = T
         how |= {"dynamic_ncols": True}
     else:
         line = "{desc}: {percentage:.0f}% of {total_fmt} {unit}, {elapsed} gone, {remaining} left{postfix}"
-        how |= {"file": _Lines(), "bar_format": line, "mininterval": 1.0}
+        how |= {"file": _Lines(apart), "bar_format": line, "mininterval": 1.0}
     return tqdm(desc=what, total=total, unit=unit, delay=after, leave=leave, **how)
 
 
@@ -175,12 +178,12 @@ def no_library_bars() -> Iterator[None]:
 class _Lines:
     """What a bar writes its states to where no line can be written anew: few of them pass, and the last one does."""
 
-    def __init__(self) -> None:
-        self.state, self.passed = "", -math.inf
+    def __init__(self, apart: float) -> None:
+        self.apart, self.state, self.passed = apart, "", -math.inf
 
     def write(self, text: str) -> None:
         self.state = text.strip("\r\n ") or self.state
-        if self.state and (text == "\n" or time.monotonic() - self.passed >= _APART):
+        if self.state and (text == "\n" or time.monotonic() - self.passed >= self.apart):
             print(visible(self.state), file=sys.stderr)
             self.state, self.passed = "", time.monotonic()
 

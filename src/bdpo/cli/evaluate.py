@@ -37,7 +37,9 @@ TrustRemoteCode = Annotated[
 
 Judge = Annotated[str, typer.Option(help="Who says what a reply does, by a name of docs/judges.md.")]
 JudgeModel = Annotated[str | None, typer.Option(help="Model of a judge that is one: a folder or a name.")]
-JudgeEndpoint = Annotated[str | None, typer.Option(help="OpenAI-compatible URL at which the judge's model answers.")]
+JudgeEndpoint = Annotated[
+    str | None, typer.Option(help="OpenAI-compatible URL of the judge's model; its key in OPENAI_API_KEY.")
+]
 Models = Annotated[
     list[str],
     typer.Argument(
@@ -68,7 +70,9 @@ Dtype = Annotated[str, typer.Option(help="float32, bfloat16, float16, or auto: a
 DeviceMap = Annotated[
     str | None, typer.Option(help="Spread a model over GPUs, CPU and disk: auto, balanced or sequential.")
 ]
-Endpoint = Annotated[str | None, typer.Option(help="OpenAI-compatible URL that serves the models, such as vLLM's.")]
+Endpoint = Annotated[
+    str | None, typer.Option(help="OpenAI-compatible URL that serves the models, such as vLLM's; key: OPENAI_API_KEY.")
+]
 ChatTemplate = Annotated[
     Path | None, typer.Option(metavar="FILE", help="Jinja file in place of the models' chat templates.")
 ]

@@ -10,7 +10,7 @@ import sys
 import time
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -24,12 +24,13 @@ from bdpo.evaluate.judges import Judge
 from bdpo.evaluate.plan import Task
 from bdpo.evaluate.replies.collect import Generator, OnBatch, Reply, collect
 from bdpo.evaluate.replies.endpoint import WORKERS, ChatEndpoint, EndpointGenerator
-from bdpo.evaluate.replies.estimate import Estimate
+from bdpo.evaluate.replies.estimate import NO_CALLS, Calls, Estimate
 from bdpo.evaluate.results.outcomes import Outcome, Run, claim_run, open_runs, refuse_other_settings
 from bdpo.evaluate.results.tables import evaluation_grids, summary
 from bdpo.files import folder_held, write_json, write_whole
 from bdpo.pairs.rendering import set_template_kwargs
 from bdpo.secrets import refuse_secrets
+from bdpo.terminal import visible
 
 if TYPE_CHECKING:
     from bdpo.models import DeviceMap
@@ -157,6 +158,7 @@ def _evaluate(
         todo = {task.name: _todo(run, task) for task in tasks}
         replies = sum(len(todo[task.name]) * task.sampling.samples for task in tasks if not task.scorer.needs_logps)
         estimate = Estimate(subject.name, replies)
+        _announce(subject, [replace(task, items=todo[task.name]) for task in tasks], judge)
         for task in tasks:
             if todo[task.name]:
                 run = answer(run, task, todo[task.name], subject, judge, estimate)
@@ -170,6 +172,22 @@ def _evaluate(
 
 
 # --- how it is answered -------------------------------------------------------------------------------------------
+
+
+def _announce(subject: Subject, tasks: Sequence[Task], judge: Judge) -> None:
+    """Say what will be asked of servers, of the model's and of the judge's, before it is."""
+    replied = [task for task in tasks if not task.scorer.needs_logps and task.items]
+    server, said = subject.generator, dict[str, Calls]()
+    for task in replied:
+        asked = {item.id: item.messages for item in task.items}
+        if isinstance(server, EndpointGenerator):
+            said[server.endpoint.url] = server.calls(asked, task.sampling) + said.get(server.endpoint.url, NO_CALLS)
+        texts = [item.request for item in task.items for _ in range(task.sampling.samples)]
+        judging = judge.calls(texts, task.sampling.max_new_tokens) if task.scorer.asks(judge) else None
+        if judging is not None:
+            said[f"judge {judge.name}"] = judging + said.get(f"judge {judge.name}", NO_CALLS)
+    for name, calls in said.items():
+        tqdm.write(visible(f"{subject.name}: {calls} ({name})"), file=sys.stderr)
 
 
 def _todo(run: Run, task: Task) -> list[Item]:

@@ -1,10 +1,11 @@
-"""How long a model's replies will take in all: an evaluation takes hours."""
+"""What lies ahead: how long a model's replies will take in all, and what will be asked of a server."""
 
 from __future__ import annotations
 
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 
 from tqdm import tqdm
 
@@ -12,6 +13,35 @@ from bdpo.evaluate.replies.collect import Reply
 from bdpo.terminal import duration
 
 _TELLING = 16  # replies that tell how long the others will take
+_CHARACTERS = 4  # of a token, in English
+
+
+@dataclass(frozen=True)
+class Calls:
+    """What is asked of a server, for people who pay for it: told before it begins.
+
+    >>> print(Calls.of(["Name a river."] * 300, written=256))
+    300 calls, about 1,200 tokens to read and at most 76,800 to write
+    """
+
+    calls: int
+    read: int  # tokens, by the length of the texts
+    written: int  # tokens at most
+
+    @classmethod
+    def of(cls, texts: Iterable[str], *, written: int, read: int = 0) -> Calls:
+        """One call for each text: so many tokens at most are written in each, and so many read beside the text."""
+        lengths = [-(-len(text) // _CHARACTERS) + read for text in texts]
+        return cls(len(lengths), sum(lengths), written * len(lengths))
+
+    def __add__(self, other: Calls) -> Calls:
+        return Calls(self.calls + other.calls, self.read + other.read, self.written + other.written)
+
+    def __str__(self) -> str:
+        return f"{self.calls:,} calls, about {self.read:,} tokens to read and at most {self.written:,} to write"
+
+
+NO_CALLS = Calls(0, 0, 0)
 
 
 class Estimate:
