@@ -240,5 +240,7 @@ def _write_end(
     if curves := at_a_glance(history):
         curves.save(out, kinds=["svg"])
     record(out)
-    card = model_card(recipe, label, scores, balance, counts, metrics, adapter=(out / "adapter_config.json").exists())
+    asked = any(name.startswith("evaluate/") for entry in history for name in entry)
+    adapter = (out / "adapter_config.json").exists()
+    card = model_card(recipe, label, scores, balance, counts, metrics, adapter=adapter, asked=asked)
     write_whole(out / CARD, card)

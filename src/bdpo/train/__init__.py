@@ -1,6 +1,7 @@
 """Stage 2: training on scored pairs; the reference was scored in stage 1 and is not in memory.
 
 options.py  the options of loss, balance and scoring: one table for trainer and recipe
+card.py     the model card
 config.py   BDPOConfig: these options and TrainingArguments
 prepare.py  what a trainer is given -> scored rows and the policy
 shown.py    what training says while it runs
