@@ -184,6 +184,7 @@ def test_an_override_chooses_the_baseline(bdpo_: Bdpo, home: Path) -> None:
 # --- mistakes -------------------------------------------------------------------------------------------------------
 SCORE = ("score", "--model", "model", "--out", "never")
 TRAIN = ("train", "--config", "recipe.yaml", "--out", "never")
+READING = "Reading pairs.jsonl, loading torch and transformers ...\n"
 MISTAKES = {
     "no such data": ("data check nowhere.jsonl --model model", "nowhere.jsonl"),
     "no such data to score": ((*SCORE, "--data", "nowhere.jsonl"), "nowhere.jsonl"),
@@ -241,7 +242,7 @@ def test_a_system_error_is_one_sentence(bdpo_: Bdpo, monkeypatch: pytest.MonkeyP
 
     monkeypatch.setattr(bdpo.recipe.run, "run_recipe", full)
     code, _, err = bdpo_(*TRAIN)
-    assert (code, err) == (2, "bdpo: runs/x: No space left on device.\n")
+    assert (code, err) == (2, f"{READING}bdpo: runs/x: No space left on device.\n")
 
 
 def test_debug_gives_the_traceback_wherever_it_stands(bdpo_: Bdpo) -> None:
@@ -270,7 +271,7 @@ def test_ctrl_c_says_how_to_go_on(bdpo_: Bdpo, monkeypatch: pytest.MonkeyPatch) 
 
     monkeypatch.setattr(bdpo.recipe.run, "run_recipe", stopped)
     code, _, err = bdpo_(*TRAIN)
-    said = "bdpo: Stopped. What was written is kept; run the same command again"
+    said = f"{READING}bdpo: Stopped. What was written is kept; run the same command again"
     assert (code, err) == (130, f"{said}.\n"), "no checkpoint to resume from"
     Path("stopped/checkpoint-3").mkdir(parents=True)
     code, _, err = bdpo_("train", "--config", "recipe.yaml", "--out", "stopped")

@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from test_endpoint import said, serving
+from stub import said, serving
 
 from bdpo.errors import BdpoError
 from bdpo.evaluate.ask.items import Item

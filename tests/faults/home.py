@@ -29,7 +29,7 @@ EXPORT = ("export", "whole-train")
 COMPARE = ("compare", "whole-evaluate")
 REPORT = ("report", "whole-train", "--evaluation", "whole-evaluate")
 SWEEP = ("sweep", "--config", "sweep.yaml")
-# what a command makes: the ending where it is a file, and in a folder the files that are the same whenever the result is
+# what a command makes: the ending where it is a file, and the files of a folder that are always the same
 MADE: dict[str, tuple[str, tuple[str, ...]]] = {
     "train": ("", ("adapter_*", "tokenizer*")), "score": ("", ("data/*", "manifest.json")),
     "evaluate": ("", ("results.*",)), "data": (".jsonl", ()), "merge": ("", ("*.*",)), "export": ("", ("*.*",)),

@@ -24,7 +24,7 @@ from bdpo.cli.serving import serving_app
 from bdpo.cli.sweep import sweep_app
 from bdpo.errors import BdpoError
 from bdpo.processes import first_to_say, stoppable, unstoppable
-from bdpo.terminal import say, steady_streams, visible
+from bdpo.terminal import reading, say, steady_streams, visible
 
 app = typer.Typer(
     help="Balanced DPO for the safety alignment of chat models: check data, measure, train, evaluate, compare.",
@@ -87,7 +87,9 @@ def data_check(
         str | None, typer.Option(help="Other data, such as a test set, read alike: prompts must not be in both.")
     ] = None,
     against_split: Annotated[str | None, typer.Option(help="Split of --against.")] = None,
-    model: Model = "starter",
+    model: Annotated[
+        str | None, typer.Option(help=f"Whose tokenizer to check with: {_MODEL} Left out: without one.")
+    ] = None,
     split: Split = None,
     data_config: Config = None,
     format: Format = None,
@@ -105,19 +107,16 @@ def data_check(
 
     Finds broken rows, empty or identical replies, duplicate and contradictory prompts, unsafe chosen
     replies, length bias, refusals, boilerplate, rows that are too long, control tokens inside texts, and overlap.
-    The lengths and control tokens are those of --model's tokenizer. Nothing is mended; where training would mend
-    something, the report says so.
+    What is too long, control tokens and the chat template need --model's tokenizer; without one lengths are in words
+    and the check takes a second. Nothing is mended; where training would mend something, the report says so.
     """
     from rich.console import Console
 
     from bdpo.pairs import check_pairs, control_tokens, load_pairs
 
-    def tokenizer() -> Any:  # after the data where that can be, since a fault of the data should not wait for it
-        from bdpo.models import load_tokenizer
-
-        return load_tokenizer(model)
-
-    strip = control_tokens(tokenizer()) if strip_control_tokens else ()
+    if strip_control_tokens and model is None:
+        raise BdpoError("--strip-control-tokens needs to know whose: name the model that is to be trained (--model).")
+    strip = control_tokens(_tokenizer(model)) if strip_control_tokens and model else ()
     read = partial(
         load_pairs, format=format, prefer=prefer, columns=_columns(columns), as_chat=as_chat, sample=sample, seed=seed,
         strip_control_tokens=strip, on_error="collect",
@@ -125,11 +124,13 @@ def data_check(
     loaded = read(data, split=split, config=data_config)
     other_config = data_config if against == data else None  # another split of it
     other = None if against is None else read(against, split=against_split, config=other_config)
-    report = check_pairs(loaded, against=other, tokenizer=tokenizer(), max_length=max_length)
+    report = check_pairs(loaded, against=other, tokenizer=_tokenizer(model) if model else None, max_length=max_length)
     if as_json:
         print(json.dumps(report.to_dict(), indent=2))
     else:
         report.render(Console())
+        if model is None:
+            say(Console(), "Name the model that is to be trained, --model, to have checked what needs its tokenizer.")
     raise typer.Exit(1 if report.has_errors else 0)
 
 
@@ -166,14 +167,13 @@ def data_show(
     from rich.console import Console
 
     from bdpo.cli.show import show
-    from bdpo.models import load_tokenizer
     from bdpo.pairs import load_pairs
 
     if sort == "imbalance" and scores is None:
         raise BdpoError("--sort imbalance needs --scores DIR: run `bdpo score` first.")
     loaded = load_pairs(data, split=split, config=data_config, format=format, prefer=prefer, columns=_columns(columns),
                         as_chat=as_chat, sample=sample, seed=seed)  # fmt: skip
-    tokenizer = load_tokenizer(model) if template else None
+    tokenizer = _tokenizer(model) if template else None
     show(loaded.pairs, scores, Console(), by_imbalance=sort != "order", top=top, tokenizer=tokenizer, export=export)
 
 
@@ -210,6 +210,13 @@ def data_clean(
         say(Console(), line)
 
 
+def _tokenizer(model: str) -> Any:
+    """The tokenizer of a model, for which transformers is loaded: after the data, whose faults should not wait."""
+    from bdpo.models import load_tokenizer
+
+    return load_tokenizer(model)
+
+
 def _columns(given: list[str] | None) -> dict[str, str]:
     """The mapping that --columns gives."""
     pairs = [mapping.partition("=") for mapping in given or ()]
@@ -240,17 +247,20 @@ def score(
     """
     from rich.console import Console
 
-    from bdpo.cli.tables import render_summary
-    from bdpo.processes import processes
-    from bdpo.recipe.data import read_data, refuse_errors
-    from bdpo.recipe.parts import load_model
-    from bdpo.recipe.sections import as_override, load_recipe
-    from bdpo.score import score as score_pairs
-    from bdpo.score.summary import summarise_scores
+    from bdpo.recipe.sections import as_override, first_look, load_recipe
 
     flags = {"model.name": model, "data.train": data, "score.estimator": estimator}
     given = [as_override(key, value) for key, value in flags.items() if value is not None]
     given += ["score.ches=true"] if ches else []
+    reading(first_look(config, [*(set_ or []), *given]).data.train)
+
+    from bdpo.cli.tables import render_summary
+    from bdpo.processes import processes
+    from bdpo.recipe.data import read_data, refuse_errors
+    from bdpo.recipe.parts import load_model
+    from bdpo.score import score as score_pairs
+    from bdpo.score.summary import summarise_scores
+
     recipe = load_recipe(config, [*(set_ or []), *given])
     read = read_data(recipe)
     refuse_errors(recipe, read)
@@ -286,12 +296,15 @@ def train(
     """
     from rich.console import Console
 
+    from bdpo.recipe.sections import first_look, load_recipe
+
+    reading(first_look(config, set_).data.train)
+
     from bdpo.processes import processes
     from bdpo.recipe.callback import evaluation_callbacks
     from bdpo.recipe.data import RunData
     from bdpo.recipe.folder import how_to_go_on
     from bdpo.recipe.run import run_recipe
-    from bdpo.recipe.sections import load_recipe
     from bdpo.train.shown import print_training
 
     recipe = load_recipe(config, set_)
@@ -334,6 +347,8 @@ def demo(
 ) -> None:
     """The whole way on the embedded default: check, score, train, before and after. About 5 minutes on 2 cores."""
     from rich.console import Console
+
+    reading("the starter data")
 
     from bdpo.cli.demo import run_demo
 

@@ -18,7 +18,7 @@ serving_app = typer.Typer()
 
 @contextmanager
 def made_once(out: Path, last: str = "config.json") -> Iterator[None]:
-    """A command that refuses a folder which is there, and writes `last` last: where it is stopped, it says what is so."""
+    """A command that refuses a folder which is there, and writes `last` last: stopped, it says how far it is."""
     try:
         yield
     except KeyboardInterrupt as stop:
@@ -37,6 +37,7 @@ def merge(
     """Write an adapter merged into its base, as plain weights for vLLM, llama.cpp's converter and the like."""
     from bdpo import models
 
+    models.resolve(run)  # before torch is loaded
     with made_once(out):
         models.merge(run, out, dtype=dtype)
         print(visible(f"Merged weights and tokenizer: {out}"))
@@ -57,6 +58,7 @@ def export(
     """
     from bdpo import models
 
+    models.resolve(run)
     with made_once(out, "config.json" if gguf is None else "Modelfile"):
         models.export(run, out, dtype=dtype, gguf=gguf)
         print(visible(f"Written: {out}. Next: vllm serve {shlex.quote(str(out))}"))

@@ -17,9 +17,7 @@ import yaml
 from bdpo.errors import BdpoError, first_line, unknown
 from bdpo.evaluate.results.outcomes import Run, open_runs, prompt_scores
 from bdpo.files import read_json
-from bdpo.method.losses import loss_parameters
-from bdpo.recipe.folder import RECIPE
-from bdpo.recipe.record import RUN
+from bdpo.recipe.folder import RECIPE, RUN
 
 _FAULT = "it is no run of this version of `bdpo train`"
 COLUMNS = {
@@ -96,8 +94,6 @@ def _line(run: Path, below: Path) -> Line:
     try:
         recipe = yaml.safe_load((run / RECIPE).read_text(encoding="utf-8"))
         loss, balance, train = (dict(recipe[section] or {}) for section in ("loss", "balance", "train"))
-        given = {key: value for key, value in loss.items() if key != "name" and value is not None}
-        beta = loss_parameters(loss["name"], **given).get("beta")
         numbers = [
             final.get(f"eval_{name}") for name in ("rewards/accuracies", "logratios/chosen", "logratios/rejected")
         ]
@@ -105,7 +101,7 @@ def _line(run: Path, below: Path) -> Line:
         return {
             "run": run.relative_to(below).as_posix(),
             "method": record["method"],
-            "beta": beta,
+            "beta": _number(record["beta"]) if "beta" in record else _beta(loss),
             "temperature": _number(balance["temperature"]) if balance["enabled"] else None,
             "lr": _number(train.get("learning_rate")),
             "seed": int(train.get("seed", 42)),
@@ -117,6 +113,14 @@ def _line(run: Path, below: Path) -> Line:
         }
     except (OSError, ValueError, TypeError, KeyError, AttributeError, RecursionError, yaml.YAMLError) as error:
         raise BdpoError(f"{run} cannot be read ({first_line(error)}): {_FAULT}.") from error
+
+
+def _beta(loss: dict[str, Any]) -> float | None:
+    """Of a run that was made before run.json had it."""
+    from bdpo.method.losses import loss_parameters
+
+    given = {key: value for key, value in loss.items() if key != "name" and value is not None}
+    return loss_parameters(loss["name"], **given).get("beta")
 
 
 def _number(value: Any) -> float | None:

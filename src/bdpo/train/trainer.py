@@ -30,6 +30,7 @@ from bdpo.method.losses import pair_losses, rewards
 from bdpo.method.metrics import COLUMNS, PairStatistics, summarise, tercile_edges
 from bdpo.terminal import no_library_bars
 from bdpo.train.batches import PairBatch, PairCollator, ScoredRows, StepLoader, StepSampler
+from bdpo.train.card import write_card
 from bdpo.train.config import BDPOConfig
 from bdpo.train.prepare import Pairs, policy, refuse_second_adapter, scored_rows, training_steps
 from bdpo.train.shown import PAIRS, STEPS, EndTable, LastStep, Shown, without_noise
@@ -173,7 +174,15 @@ class BDPOTrainer(Trainer):
         with no_library_bars():
             super().save_model(output_dir, _internal_call)
         if self.args.should_save:
-            follow_umask(Path(output_dir or str(self.args.output_dir)))
+            folder = Path(output_dir or str(self.args.output_dir))
+            if not _internal_call:  # a checkpoint has none
+                write_card(self, folder)
+            follow_umask(folder)
+
+    def create_model_card(self, *given: Any, **told: Any) -> None:
+        """Write the card that `push_to_hub` sends."""
+        if self.is_world_process_zero():
+            write_card(self, Path(str(self.args.output_dir)), license=told.get("license"))
 
     # --- batches: a step is a fixed list of pairs --------------------------------------------------------------
 

@@ -7,19 +7,22 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 import os
 import socket
 import ssl
 import sys
+import threading
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Mapping, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor, as_completed
+from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 from http.client import HTTPException, IncompleteRead
-from typing import Any
+from queue import Empty, SimpleQueue
+from typing import Any, TypeVar
 from urllib.parse import SplitResult, parse_qsl, urlsplit
 
 from tqdm import tqdm
@@ -27,6 +30,7 @@ from tqdm import tqdm
 from bdpo.errors import BdpoError
 from bdpo.evaluate.replies.collect import OnBatch, Prompts, Reply, Sampling, begun, opening_of
 from bdpo.evaluate.replies.completions import FILTERED, Completion, error_status, excerpt, is_filtered, read_completion
+from bdpo.evaluate.replies.estimate import Calls
 from bdpo.pairs import Message
 from bdpo.secrets import is_secret
 from bdpo.terminal import bar, visible
@@ -37,7 +41,9 @@ _LONGEST_WAIT = 60.0  # seconds
 _LARGEST = 64 << 20  # answer [bytes]
 _FIRST_TRIES = 3  # that a server may miss which never answered at all
 WORKERS = 16  # requests at once
+_SILENT = 5.0  # seconds without a word
 _CONTINUED = {"continue_final_message": True, "add_generation_prompt": False}  # vLLM's fields
+Made = TypeVar("Made")
 _CLOSED = {"continue_final_message": False, "add_generation_prompt": False}
 
 
@@ -85,6 +91,7 @@ class ChatEndpoint:
         self.timeout, self.retries, self.backoff = timeout, retries, backoff
         self._limit = "max_tokens"  # what the server calls the longest reply
         self._answered = False
+        self._lock, self._told, self._again = threading.Lock(), -math.inf, 0  # when trying again was told, times since
 
     def complete(
         self,
@@ -120,8 +127,20 @@ class ChatEndpoint:
                         f"{self.url} still fails after {attempt + 1} tries ({failure}): check that the server is up "
                         "and run the same command again."
                     ) from None
-                time.sleep(min(max(self.backoff * 2**attempt, failure.pause), _LONGEST_WAIT))
+                pause = min(max(self.backoff * 2**attempt, failure.pause), _LONGEST_WAIT)
+                self._tell_of(failure, pause)
+                time.sleep(pause)
                 attempt += 1
+
+    def _tell_of(self, failure: _Passing, pause: float) -> None:
+        """Say that a request is made again; of many threads in as many seconds as a bar is silent, one says it."""
+        with self._lock:
+            self._again += 1
+            if time.monotonic() - self._told < _SILENT:
+                return
+            others = f"; {self._again - 1} other requests were made again as well" if self._again > 1 else ""
+            self._told, self._again = time.monotonic(), 0
+        tqdm.write(visible(f"{self.url} ({failure}): asked again in {pause:g} s{others}."), file=sys.stderr)
 
     def _once(self, body: Mapping[str, Any], max_tokens: int) -> Completion:
         limit = self._limit
@@ -209,12 +228,16 @@ class EndpointGenerator:
     The server renders the prompts (what it makes of control tokens typed in them is its affair) and decides what ends
     a reply. It is asked `workers` things at once, so that it can batch them. Sampled replies are as repeatable as the
     server's seeds are.
+
+    Args:
+        workers: requests at once.
+        what: it is that comes, as the bar calls it.
     """
 
     may_cache = False  # a server may change the weights behind a name
 
-    def __init__(self, endpoint: ChatEndpoint, workers: int = WORKERS) -> None:
-        self.endpoint, self.workers = endpoint, workers
+    def __init__(self, endpoint: ChatEndpoint, workers: int = WORKERS, what: str = "replies") -> None:
+        self.endpoint, self.workers, self.what = endpoint, workers, what
 
     @property
     def key(self) -> dict[str, Any]:
@@ -225,6 +248,11 @@ class EndpointGenerator:
         """A hash of the conversation."""
         return hashlib.sha256(json.dumps(list(messages), sort_keys=True).encode()).hexdigest()
 
+    def calls(self, prompts: Prompts, sampling: Sampling) -> Calls:
+        """What making the replies will ask of the server."""
+        texts = ["".join(message["content"] for message in messages) for messages in prompts.values()]
+        return Calls.of(texts * sampling.samples, written=sampling.max_new_tokens)
+
     def replies(self, prompts: Prompts, sampling: Sampling, on_batch: OnBatch | None = None) -> dict[str, list[Reply]]:
         """All samples of every prompt, in the order of `prompts`; `on_batch` gets each reply as it comes.
 
@@ -234,18 +262,15 @@ class EndpointGenerator:
             BdpoError: as `ChatEndpoint.complete`; what is still asked for then is given up. Or a reply's opening is
                 given, and the server does not show that it goes on from one.
         """
-        if any(map(opening_of, prompts.values())):
-            self._refuse_unless_it_continues()
         asked = [(id, sample) for id in prompts for sample in range(sampling.samples)]
         made: dict[tuple[str, int], Reply] = {}
         pool = ThreadPoolExecutor(self.workers)
         try:
-            futures: list[Future[Reply]] = [
-                pool.submit(self._reply, id, sample, prompts[id], sampling) for id, sample in asked
-            ]
-            with bar("replies", len(asked), "reply") as progress:
-                for future in as_completed(futures):
-                    reply = future.result()
+            with bar(self.what, len(asked), "reply", apart=_SILENT) as progress:
+                if any(map(opening_of, prompts.values())):
+                    list(_as_they_come([pool.submit(self._refuse_unless_it_continues)], progress))
+                futures = [pool.submit(self._reply, id, sample, prompts[id], sampling) for id, sample in asked]
+                for reply in _as_they_come(futures, progress):
                     made[reply.id, reply.sample] = reply
                     progress.update()
                     if on_batch:
@@ -306,6 +331,22 @@ class EndpointGenerator:
         except PromptRefused:
             return False
         return True
+
+
+def _as_they_come(futures: Sequence[Future[Made]], progress: Any) -> Iterator[Made]:
+    """What they give; the bar shows the time where nothing comes."""
+    done: SimpleQueue[Future[Made]] = SimpleQueue()
+    for future in futures:
+        future.add_done_callback(done.put)
+    left = len(futures)
+    while left:
+        try:
+            made = done.get(timeout=1.0)
+        except Empty:
+            progress.refresh()
+            continue
+        left -= 1
+        yield made.result()
 
 
 class _NoRedirect(urllib.request.HTTPRedirectHandler):
