@@ -14,7 +14,7 @@ from forked import Ended
 from home import CLEAN, COMPARE, EVALUATE, EXPORT, REPORT, SCORE, SWEEP, TRAIN, UNSAVED, Home
 
 SIGNALS = (signal.SIGKILL, signal.SIGTERM, signal.SIGINT)
-# of the 29 moments a signal: how many, of which command, and after which of the things that it does to files
+# of the 28 moments a signal: how many, of which command, and after which of the things that it does to files
 AIMS: dict[str, tuple[int, tuple[str, ...], Callable[[str], bool]]] = {
     "score": (3, SCORE, lambda event: True),
     "evaluate": (3, EVALUATE, lambda event: True),
@@ -23,7 +23,7 @@ AIMS: dict[str, tuple[int, tuple[str, ...], Callable[[str], bool]]] = {
     "train, writing a checkpoint": (6, TRAIN, lambda event: "/checkpoint-" in event),
     "train, at the final save": (3, TRAIN, lambda event: "/.sav" in event or event.startswith("os.rename")),
     "train without checkpoints, at the final save": (1, UNSAVED, lambda event: "/.sav" in event),
-    "sweep": (2, SWEEP, lambda event: True),
+    "sweep": (1, SWEEP, lambda event: True),
     "compare": (2, COMPARE, lambda event: True),
     "report": (2, REPORT, lambda event: True),
     "export": (1, EXPORT, lambda event: True),

@@ -25,7 +25,7 @@ _SHOWN = {
     "eval_logratios/chosen": "held-out chosen log-ratio [nats]",
     "eval_logratios/rejected": "held-out rejected log-ratio [nats]",
     "train_loss": "training loss, mean over the run",
-    "train_runtime": "training time [s]",
+    "train_runtime": "training time since the last start [s]",
 }
 _TRAIN = (  # what a card says of a configuration: plain values
     "learning_rate", "warmup_steps", "num_train_epochs", "max_steps", "weight_decay", "seed",

@@ -33,7 +33,7 @@ from bdpo.train.batches import PairBatch, PairCollator, ScoredRows, StepLoader, 
 from bdpo.train.card import write_card
 from bdpo.train.config import BDPOConfig
 from bdpo.train.prepare import Pairs, policy, refuse_second_adapter, scored_rows, training_steps
-from bdpo.train.shown import PAIRS, STEPS, EndTable, LastStep, Shown, without_noise
+from bdpo.train.shown import PAIRS, STEPS, EndTable, LastStep, Shown, mean_loss, without_noise
 
 logger = logging.get_logger(__name__)
 
@@ -359,14 +359,15 @@ class BDPOTrainer(Trainer):
                     "The model is unlearning the preferred replies too; raise beta, add an NLL term or train less."
                 )
             logs = logs | {name: value for name, value in metrics.items() if not name.endswith("pair_loss")}
+        if "train_loss" in logs:
+            logs |= mean_loss(self.state.log_history)  # in place, since train() returns this dictionary
         super().log(logs, start_time)
 
     def _gathered(self, tables: list[Tensor]) -> Tensor:
         """All processes' rows; they may hold different numbers of them."""
         table = torch.cat(tables) if tables else torch.empty(0, len(COLUMNS), device=self.args.device)
         if self.args.world_size > 1:
-            table = self.accelerator.pad_across_processes(table, pad_index=float("nan"))
-            table = self.accelerator.gather(table)
+            table = self.accelerator.gather(self.accelerator.pad_across_processes(table, pad_index=float("nan")))
             table = table[~table[:, 0].isnan()]
         return table.cpu()
 
