@@ -22,18 +22,19 @@ from bdpo.cli.report import report_app
 from bdpo.cli.runs import runs_app
 from bdpo.cli.serving import serving_app
 from bdpo.cli.sweep import sweep_app
+from bdpo.cli.usage import Commands
 from bdpo.errors import BdpoError
 from bdpo.processes import first_to_say, stoppable, unstoppable
 from bdpo.terminal import reading, say, steady_streams, visible
 
-app = typer.Typer(
+app = Commands(
     help="Balanced DPO for the safety alignment of chat models: check data, measure, train, evaluate, compare.",
     epilog=EPILOG,
     no_args_is_help=True,
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-data_app = typer.Typer(help="Look at preference data before training on it.", no_args_is_help=True)
+data_app = Commands(help="Look at preference data before training on it.", no_args_is_help=True)
 app.add_typer(data_app, name="data")
 app.add_typer(evaluate_app)
 app.add_typer(sweep_app)
@@ -44,6 +45,7 @@ app.add_typer(serving_app)
 
 _DATA = "starter, a .jsonl/.json/.csv/.tsv/.parquet file (also .gz), a save_to_disk folder, or a hub name."
 _MODEL = "starter, a model folder, a PEFT adapter folder, a .gguf file, or a hub name."
+Data = Annotated[str, typer.Argument(metavar="DATA", help=_DATA)]
 Model = Annotated[str, typer.Option(help=_MODEL)]
 Split = Annotated[str | None, typer.Option(help="Split of the data; train where there are several.")]
 Config = Annotated[str | None, typer.Option("--data-config", help="Configuration of a hub data set.")]
@@ -65,6 +67,10 @@ Overrides = Annotated[list[str] | None, typer.Option("--set", help="section.key=
 MaxLength = Annotated[int, typer.Option(help="Longest prompt + longer reply, in tokens.")]
 
 
+_GOES_ON = ("score", "train", "evaluate", "sweep", "demo")  # they write as they go; others all at once, or nothing
+_WRITES_NOTHING = {"--dry-run", "--print-commands"}
+
+
 def _version(asked: bool) -> None:
     if asked:
         print(f"bdpo {version('bdpo')}")
@@ -82,7 +88,7 @@ def bdpo(
 
 @data_app.command("check", epilog=EPILOG)
 def data_check(
-    data: Annotated[str, typer.Argument(help=_DATA)],
+    data: Data,
     against: Annotated[
         str | None, typer.Option(help="Other data, such as a test set, read alike: prompts must not be in both.")
     ] = None,
@@ -136,7 +142,7 @@ def data_check(
 
 @data_app.command("show", epilog=EPILOG)
 def data_show(
-    data: Annotated[str, typer.Argument(help=_DATA)],
+    data: Data,
     scores: Annotated[Path | None, typer.Option(help="Folder of bdpo score, made of this data.")] = None,
     sort: Annotated[
         Literal["order", "imbalance"] | None,
@@ -179,7 +185,7 @@ def data_show(
 
 @data_app.command("clean", epilog=EPILOG)
 def data_clean(
-    data: Annotated[str, typer.Argument(help=_DATA)],
+    data: Data,
     out: Annotated[Path, typer.Option(help="File for the mended pairs, canonical JSONL; FILE.report.jsonl beside it.")],
     conflicts: Annotated[
         Literal["majority", "drop", "error"],
@@ -383,7 +389,11 @@ def main() -> None:
 
 
 def _stopped(stop: BaseException, how: str = "run the same command again") -> NoReturn:
-    _fail(f"Stopped. What was written is kept; {how}.", 128 + getattr(stop, "number", signal.SIGINT))
+    goes_on = sys.argv[1:2] and sys.argv[1] in _GOES_ON and not _WRITES_NOTHING.intersection(sys.argv)
+    _fail(
+        f"Stopped{'. What was written is kept' if goes_on else ''}; {how}.",
+        128 + getattr(stop, "number", signal.SIGINT),
+    )
 
 
 def _fail(sentence: str, code: int = 2) -> NoReturn:
