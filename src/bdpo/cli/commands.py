@@ -6,16 +6,16 @@ import atexit
 import json
 import os
 import shlex
-import signal
 import sys
 import warnings
 from functools import partial
 from importlib.metadata import version
 from pathlib import Path
-from typing import Annotated, Any, Literal, NoReturn
+from typing import Annotated, Any, Literal
 
 import typer
 
+from bdpo.cli.ending import fail, stopped
 from bdpo.cli.evaluate import EPILOG, TrustRemoteCode, evaluate_app
 from bdpo.cli.recipe import STARTER, copied_first, recipe_app
 from bdpo.cli.report import report_app
@@ -24,8 +24,8 @@ from bdpo.cli.serving import serving_app
 from bdpo.cli.sweep import sweep_app
 from bdpo.cli.usage import Commands
 from bdpo.errors import BdpoError
-from bdpo.processes import first_to_say, stoppable, unstoppable
-from bdpo.terminal import reading, say, steady_streams, visible
+from bdpo.processes import stoppable, unstoppable
+from bdpo.terminal import reading, say, steady_streams
 
 app = Commands(
     help="Balanced DPO for the safety alignment of chat models: check data, measure, train, evaluate, compare.",
@@ -65,10 +65,6 @@ Strip = Annotated[bool, typer.Option("--strip-control-tokens", help="Strip contr
 Recipe = Annotated[Path | None, typer.Option(help="A recipe (YAML), as of `bdpo recipe list`. Left out: the defaults.")]
 Overrides = Annotated[list[str] | None, typer.Option("--set", help="section.key=value, over the recipe; repeatable.")]
 MaxLength = Annotated[int, typer.Option(help="Longest prompt + longer reply, in tokens.")]
-
-
-_GOES_ON = ("score", "train", "evaluate", "sweep", "demo")  # they write as they go; others all at once, or nothing
-_WRITES_NOTHING = {"--dry-run", "--print-commands"}
 
 
 def _version(asked: bool) -> None:
@@ -340,7 +336,7 @@ def train(
                 next_command = shlex.join(["bdpo", "merge", str(out), "--out", f"{out}-merged"])
                 say(console, f"Next: {next_command} gives plain weights for vLLM or llama.cpp.")
     except KeyboardInterrupt as stop:
-        _stopped(stop, how_to_go_on(out))
+        stopped(stop, how_to_go_on(out))
 
 
 @app.command(epilog=EPILOG)
@@ -374,29 +370,15 @@ def main() -> None:
     except BdpoError as error:
         if debug:
             raise
-        _fail(str(error))
+        fail(str(error))
     except OSError as error:
         if debug:
             raise
-        _fail(f"{error.filename or 'A file'}: {error.strerror or error}.")
+        fail(f"{error.filename or 'A file'}: {error.strerror or error}.")
     except KeyboardInterrupt as stop:
-        _stopped(stop)
+        stopped(stop)
     except SystemExit as end:
-        stopped = getattr(end.__context__, "__cause__", None)  # Typer makes an exit of it
-        if isinstance(stopped, KeyboardInterrupt):
-            _stopped(stopped)
+        cause = getattr(end.__context__, "__cause__", None)  # Typer makes an exit of it
+        if isinstance(cause, KeyboardInterrupt):
+            stopped(cause)
         raise
-
-
-def _stopped(stop: BaseException, how: str = "run the same command again") -> NoReturn:
-    goes_on = sys.argv[1:2] and sys.argv[1] in _GOES_ON and not _WRITES_NOTHING.intersection(sys.argv)
-    _fail(
-        f"Stopped{'. What was written is kept' if goes_on else ''}; {how}.",
-        128 + getattr(stop, "number", signal.SIGINT),
-    )
-
-
-def _fail(sentence: str, code: int = 2) -> NoReturn:
-    if first_to_say(sentence):
-        print(visible(f"bdpo: {sentence}").replace("\n", "\\n"), file=sys.stderr)
-    sys.exit(code)
