@@ -1,4 +1,4 @@
-"""A user's lines, which `make package` has mypy check against the built wheel: it must see the types, and the mistake."""
+"""A user's lines, which `make package` has mypy check against the built wheel: types and a mistake must be seen."""
 
 from bdpo import PreferencePair, load_pairs
 
