@@ -77,7 +77,7 @@ def _badly_ended(ended: Ended, number: signal.Signals) -> str:
     if number == signal.SIGKILL:
         return "" if ended.code in (-9, 0) else f"exit code {ended.code} where it was killed"
     if ended.code == 128 + number:
-        return "" if ended.sentence.startswith("Stopped. ") else "nothing was said on how to go on"
+        return "" if ended.sentence.startswith("Stopped") else "nothing was said on how to go on"
     return "" if ended.code == 0 else f"exit code {ended.code}: {ended.sentence}"
 
 

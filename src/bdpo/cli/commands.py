@@ -6,34 +6,35 @@ import atexit
 import json
 import os
 import shlex
-import signal
 import sys
 import warnings
 from functools import partial
 from importlib.metadata import version
 from pathlib import Path
-from typing import Annotated, Any, Literal, NoReturn
+from typing import Annotated, Any, Literal
 
 import typer
 
+from bdpo.cli.ending import fail, stopped
 from bdpo.cli.evaluate import EPILOG, TrustRemoteCode, evaluate_app
 from bdpo.cli.recipe import STARTER, copied_first, recipe_app
 from bdpo.cli.report import report_app
 from bdpo.cli.runs import runs_app
 from bdpo.cli.serving import serving_app
 from bdpo.cli.sweep import sweep_app
+from bdpo.cli.usage import Commands
 from bdpo.errors import BdpoError
-from bdpo.processes import first_to_say, stoppable, unstoppable
-from bdpo.terminal import reading, say, steady_streams, visible
+from bdpo.processes import stoppable, unstoppable
+from bdpo.terminal import reading, say, steady_streams
 
-app = typer.Typer(
+app = Commands(
     help="Balanced DPO for the safety alignment of chat models: check data, measure, train, evaluate, compare.",
     epilog=EPILOG,
     no_args_is_help=True,
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-data_app = typer.Typer(help="Look at preference data before training on it.", no_args_is_help=True)
+data_app = Commands(help="Look at preference data before training on it.", no_args_is_help=True)
 app.add_typer(data_app, name="data")
 app.add_typer(evaluate_app)
 app.add_typer(sweep_app)
@@ -44,6 +45,7 @@ app.add_typer(serving_app)
 
 _DATA = "starter, a .jsonl/.json/.csv/.tsv/.parquet file (also .gz), a save_to_disk folder, or a hub name."
 _MODEL = "starter, a model folder, a PEFT adapter folder, a .gguf file, or a hub name."
+Data = Annotated[str, typer.Argument(metavar="DATA", help=_DATA)]
 Model = Annotated[str, typer.Option(help=_MODEL)]
 Split = Annotated[str | None, typer.Option(help="Split of the data; train where there are several.")]
 Config = Annotated[str | None, typer.Option("--data-config", help="Configuration of a hub data set.")]
@@ -82,7 +84,7 @@ def bdpo(
 
 @data_app.command("check", epilog=EPILOG)
 def data_check(
-    data: Annotated[str, typer.Argument(help=_DATA)],
+    data: Data,
     against: Annotated[
         str | None, typer.Option(help="Other data, such as a test set, read alike: prompts must not be in both.")
     ] = None,
@@ -136,7 +138,7 @@ def data_check(
 
 @data_app.command("show", epilog=EPILOG)
 def data_show(
-    data: Annotated[str, typer.Argument(help=_DATA)],
+    data: Data,
     scores: Annotated[Path | None, typer.Option(help="Folder of bdpo score, made of this data.")] = None,
     sort: Annotated[
         Literal["order", "imbalance"] | None,
@@ -179,7 +181,7 @@ def data_show(
 
 @data_app.command("clean", epilog=EPILOG)
 def data_clean(
-    data: Annotated[str, typer.Argument(help=_DATA)],
+    data: Data,
     out: Annotated[Path, typer.Option(help="File for the mended pairs, canonical JSONL; FILE.report.jsonl beside it.")],
     conflicts: Annotated[
         Literal["majority", "drop", "error"],
@@ -369,26 +371,15 @@ def main() -> None:
     except BdpoError as error:
         if debug:
             raise
-        _fail(str(error))
+        fail(str(error))
     except OSError as error:
         if debug:
             raise
-        _fail(f"{error.filename or 'A file'}: {error.strerror or error}.")
+        fail(f"{error.filename or 'A file'}: {error.strerror or error}.")
     except KeyboardInterrupt as stop:
-        _stopped(stop)
+        stopped(stop)
     except SystemExit as end:
-        stopped = getattr(end.__context__, "__cause__", None)  # Typer makes an exit of it
-        if isinstance(stopped, KeyboardInterrupt):
-            _stopped(stopped)
+        cause = getattr(end.__context__, "__cause__", None)  # Typer makes an exit of it
+        if isinstance(cause, KeyboardInterrupt):
+            stopped(cause)
         raise
-
-
-def _stopped(stop: BaseException) -> NoReturn:
-    how = getattr(stop, "__notes__", ["run the same command again"])[-1]  # what the command knows of itself
-    _fail(f"Stopped. What was written is kept; {how}.", 128 + getattr(stop, "number", signal.SIGINT))
-
-
-def _fail(sentence: str, code: int = 2) -> NoReturn:
-    if first_to_say(sentence):
-        print(visible(f"bdpo: {sentence}").replace("\n", "\\n"), file=sys.stderr)
-    sys.exit(code)

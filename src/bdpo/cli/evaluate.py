@@ -10,13 +10,14 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
+from bdpo.cli.usage import Commands
 from bdpo.terminal import plain, reading, say
 
 if TYPE_CHECKING:
     from bdpo.evaluate.evaluation import Subject
 
 EPILOG = "Errors are one sentence and exit code 2; add --debug anywhere for the traceback."
-evaluate_app = typer.Typer()
+evaluate_app = Commands()
 
 
 def _trust(trusted: bool) -> None:
@@ -43,7 +44,7 @@ JudgeEndpoint = Annotated[
 Models = Annotated[
     list[str],
     typer.Argument(
-        metavar="[NAME=]MODEL...", help="Models by name, folder, adapter or hub name; one NAME for several: seeds."
+        metavar="[NAME=]MODEL", help="Models by name, folder, adapter or hub name; one NAME for several: seeds."
     ),
 ]
 Out = Annotated[Path, typer.Option(help="Folder of the results; run again to go on, or to add models.")]
@@ -141,7 +142,7 @@ def evaluate(
 
 @evaluate_app.command(epilog=EPILOG)
 def compare(
-    folders: Annotated[list[Path], typer.Argument(metavar="DIR...", help="Folders of bdpo evaluate.")],
+    folders: Annotated[list[Path], typer.Argument(metavar="DIR", help="Folders of bdpo evaluate.")],
     baseline: Annotated[str | None, typer.Option(help="NAME that the others are compared with; the first one.")] = None,
     weights: Annotated[
         str, typer.Option(help="Of the suites in the overall average: safety=2,over-refusal=1,... ; all the same.")
@@ -198,7 +199,10 @@ def compare(
 
 @evaluate_app.command("judge-agreement", epilog=EPILOG)
 def judge_agreement(
-    file: Annotated[Path, typer.Argument(help="Labelled replies: a CSV, JSONL or Parquet with prompt, reply, label.")],
+    file: Annotated[
+        Path,
+        typer.Argument(metavar="FILE", help="Labelled replies: a CSV, JSONL or Parquet with prompt, reply, label."),
+    ],
     judge: Judge = "rules",
     judge_model: JudgeModel = None,
     judge_endpoint: JudgeEndpoint = None,

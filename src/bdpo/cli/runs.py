@@ -8,9 +8,10 @@ from typing import Annotated
 import typer
 
 from bdpo.cli.evaluate import EPILOG
+from bdpo.cli.usage import Commands
 from bdpo.terminal import plain, say, visible
 
-runs_app = typer.Typer()
+runs_app = Commands()
 _BROKEN = {
     "temperature": "tem-\npera-\nture", "accuracy": "accu-\nracy", "margin-gap": "mar-\ngin-\ngap",
     "rejected": "re-\njected", "over-refusal": "over-\nre-\nfusal",
@@ -19,7 +20,7 @@ _BROKEN = {
 
 @runs_app.command(epilog=EPILOG)
 def runs(
-    folder: Annotated[Path, typer.Argument(help="Folder below which runs of bdpo train lie.")],
+    folder: Annotated[Path, typer.Argument(metavar="FOLDER", help="Folder below which runs of bdpo train lie.")],
     sort: Annotated[
         str,
         typer.Option(

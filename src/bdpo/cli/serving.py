@@ -11,9 +11,10 @@ from typing import Annotated
 import typer
 
 from bdpo.cli.evaluate import EPILOG, TrustRemoteCode
+from bdpo.cli.usage import Commands
 from bdpo.terminal import say, visible
 
-serving_app = typer.Typer()
+serving_app = Commands()
 
 
 @contextmanager
@@ -29,7 +30,7 @@ def made_once(out: Path, last: str = "config.json") -> Iterator[None]:
 
 @serving_app.command(epilog=EPILOG)
 def merge(
-    run: Annotated[Path, typer.Argument(help="A run's folder, or any PEFT adapter folder.")],
+    run: Annotated[Path, typer.Argument(metavar="RUN", help="A run's folder, or any PEFT adapter folder.")],
     out: Annotated[Path, typer.Option(help="Folder for the plain weights; must not exist or be empty.")],
     dtype: Annotated[str, typer.Option(help="float32, bfloat16, float16, or auto: as the base is stored.")] = "auto",
     trust_remote_code: TrustRemoteCode = False,
@@ -45,7 +46,9 @@ def merge(
 
 @serving_app.command(epilog=EPILOG)
 def export(
-    run: Annotated[Path, typer.Argument(help="A run's folder, or any folder of an adapter or of weights.")],
+    run: Annotated[
+        Path, typer.Argument(metavar="RUN", help="A run's folder, or any folder of an adapter or of weights.")
+    ],
     out: Annotated[Path, typer.Option(help="Folder for what is served; must not exist or be empty.")],
     dtype: Annotated[str, typer.Option(help="float32, bfloat16, float16, or auto: as the base is stored.")] = "auto",
     gguf: Annotated[str | None, typer.Option(help="Also one GGUF file: q8_0, f16, bf16 or f32.")] = None,
@@ -66,7 +69,7 @@ def export(
 
 @serving_app.command(epilog=EPILOG)
 def push(
-    run: Annotated[Path, typer.Argument(help="A run's folder.")],
+    run: Annotated[Path, typer.Argument(metavar="RUN", help="A run's folder.")],
     name: Annotated[str, typer.Argument(metavar="ORG/NAME", help="The repository on the Hugging Face hub.")],
     evaluation: Annotated[
         Path | None, typer.Option(help="Folder of bdpo evaluate, for the card; RUN/evaluation if left out and there.")

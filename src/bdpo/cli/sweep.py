@@ -22,9 +22,10 @@ from bdpo.cli.evaluate import (
     Prefer,
     TrustRemoteCode,
 )
+from bdpo.cli.usage import Commands
 from bdpo.terminal import reading, say
 
-sweep_app = typer.Typer()
+sweep_app = Commands()
 
 Config = Annotated[Path | None, typer.Option(help="A recipe or a study (YAML; see studies/). Left out: the defaults.")]
 Overrides = Annotated[list[str] | None, typer.Option("--set", help="section.key=value, in all cells; repeatable.")]
