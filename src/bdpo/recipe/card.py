@@ -56,6 +56,8 @@ def model_card(
     changed = "".join(f"- {n} rows {reason}\n" for reason, n in counts.items()) or "- no row was dropped or changed\n"
     figures = "".join(f"| {text} | {metrics[name]:.4g} |\n" for name, text in _SHOWN.items() if name in metrics)
     base = "" if not adapter else _STARTER_BASE if recipe.model.name == "starter" else _BASE
+    key = scores.manifest["key"]
+    how = f"measured with the `{key['estimator']}` estimator" if scores.measured else "not needed and not measured"
     settings = {"loss": recipe.loss.model_dump(), "balance": recipe.balance.model_dump(), "train": recipe.train,
                 "peft": recipe.peft}  # fmt: skip
     return f"""---
@@ -72,8 +74,8 @@ reply of a pair pulls less); its formulas are bdpo's own instantiation of the pu
 {scores.manifest["pairs"]} pairs from `{recipe.data.train}`.
 
 {changed}
-Comprehension was measured with the `{scores.manifest["key"]["estimator"]}` estimator
-(weights {scores.manifest["key"]["weights"][:12]}, {scores.manifest["key"]["dtype"]}).
+Comprehension was {how}
+(weights {key["weights"][:12]}, {key["dtype"]}).
 Balance over these pairs: tau {balance.fit.tau:.4g} nats/token, mean imbalance taken off {balance.fit.mean:.4g}
 nats/token; mean weights {balance.tilt[0]:.3f} chosen and {balance.tilt[1]:.3f} rejected.
 

@@ -17,6 +17,7 @@ from bdpo.errors import BdpoError, first_line
 from bdpo.files import read_bytes, read_json
 from bdpo.report.recorded import as_held_out, as_history, as_recipe, as_record
 from bdpo.score import ScoredData, open_scores
+from bdpo.score.folder import serves
 
 _ELSEWHERE = "name the folder of a run of `bdpo train`"
 _GO_ON = "run the same `bdpo sweep` again, it goes on where it was"
@@ -49,8 +50,8 @@ class TrainedRun:
 
     @cached_property
     def points(self) -> list[Point]:
-        """The scored training pairs."""
-        if self.scores is None:
+        """The scored training pairs; none where comprehension was not measured."""
+        if self.scores is None or not self.scores.measured:
             return []
         rows, group = self.scores.rows, self._groups()
         values = zip(rows["id"], rows["chosen_mi"], rows["rejected_mi"], group, strict=True)
@@ -141,8 +142,10 @@ def open_run(folder: Path, called: str = "") -> TrainedRun:
     if there:
         try:
             scores = open_scores(record["scores"]["train"]["path"])
-            if scores.manifest["key"] != record["scores"]["train"]["key"]:
+            if not serves(scores.manifest["key"], record["scores"]["train"]["key"]):
                 scores, absent = None, f"The scores that {folder} was trained on were replaced by others."
+            elif not scores.measured:
+                absent = f"Comprehension was not measured for {folder}: it trained without the balance."
         except BdpoError as error:
             absent = f"The scores that {folder} was trained on cannot be read: {error}"
     history = as_history(metrics["history"])

@@ -6,8 +6,8 @@ folder.py      the scored data set on disk
 summary.py     what a scored data set says: statistics by category
 """
 
-from bdpo.score.estimators import ESTIMATORS
+from bdpo.score.estimators import ESTIMATORS, NONE
 from bdpo.score.folder import ScoredData, open_scores
 from bdpo.score.scoring import ScoringOptions, score
 
-__all__ = ["ESTIMATORS", "ScoredData", "ScoringOptions", "open_scores", "score"]
+__all__ = ["ESTIMATORS", "NONE", "ScoredData", "ScoringOptions", "open_scores", "score"]

@@ -13,6 +13,7 @@ from random import Random
 from typing import Any
 
 import torch
+from accelerate.utils import broadcast_object_list
 from torch import Tensor
 from transformers import PreTrainedTokenizerBase
 
@@ -25,8 +26,21 @@ from bdpo.method.ches import ches
 from bdpo.models import known_as, weights_hash
 from bdpo.pairs import PreferencePair
 from bdpo.processes import processes
-from bdpo.score.estimators import CONTRASTIVE_PROMPTS, ESTIMATORS, Context, Estimator
-from bdpo.score.folder import CHES, FORMAT, ScoredData, claim, is_whole, open_scores, part_path, write_part
+from bdpo.score.estimators import CONTRASTIVE_PROMPTS, ESTIMATORS, NONE, Context, Estimator
+from bdpo.score.folder import (
+    CHES,
+    FORMAT,
+    MEASURED,
+    REFERENCE,
+    ScoredData,
+    claim,
+    missing_parts,
+    open_scores,
+    part_path,
+    read_manifest,
+    serving,
+    write_part,
+)
 from bdpo.terminal import bar
 from bdpo.tokens import TokenizedPair, TokenizedPairs, refuse_unfit, tokenize_pairs, tokenizer_key
 
@@ -37,7 +51,7 @@ PART_SIZE = 128  # pairs: what a killed run may lose; another size is another FO
 class ScoringOptions:
     """What stage 1 may be told."""
 
-    estimator: str = "pmi"  # a name of `ESTIMATORS`
+    estimator: str = "pmi"  # a name of `ESTIMATORS`; none: scores with any other serve as well
     max_length: int | None = 1024  # longest prompt + longer response [tokens]
     # tokens a forward pass may hold; changes speed and memory, not the numbers. None: by the device
     batch_tokens: int | None = None
@@ -59,6 +73,7 @@ def score(
     """Score every pair under the frozen `model` and write the folder `out`; parts already there are kept.
 
     Without `out` the folder lies in the cache, named by what the scores depend on, so that no work is done twice.
+    With the estimator `none` scores of the same pairs with comprehension are taken where they are there.
 
     Under `accelerate launch` or `torchrun` the processes share the parts. The model is scored as it is handed in:
     an adapter that is on stays on.
@@ -80,13 +95,18 @@ def score(
     refuse_unfit(tokenizer, pairs, tokenized, model.config, prefix=_longest_prefix(context))
     weights = training["key"]["weights"] if training else weights_hash(model)
     manifest = _manifest(model, tokenizer, pairs, tokenized, context, weights, options)
+    state = processes()
+    if options.estimator == NONE and (there := _measured(out, manifest["key"])):
+        out, manifest = there, read_manifest(there)
+        others = manifest["other_prompts"]
+        context = Context(manifest["key"]["null_prompt"], list(others.values()), list(others))
+        options = replace(options, estimator=manifest["key"]["estimator"])
     if out is None:
         out, elsewhere = cache_dir() / "scores" / key_digest(manifest["key"]), "set BDPO_CACHE to another folder"
     out = Path(out)
-    state = processes()
     with state.main_process_first(), chosen_by(elsewhere):
         claim(out, manifest)
-    missing = [part for part in range(manifest["parts"]) if not is_whole(part_path(out, part), manifest["key"])]
+    missing = missing_parts(out, manifest)
     state.wait_for_everyone()  # all look before any writes, so that all share the same list
     mine = missing[state.process_index :: state.num_processes]
     if mine:
@@ -96,6 +116,18 @@ def score(
     state.wait_for_everyone()
     with state.main_process_first(), chosen_by(elsewhere):  # it makes the memory-mapped copy
         return replace(open_scores(out), scored_by=weakref.ref(model))
+
+
+def _measured(out: str | Path | None, key: dict[str, Any]) -> Path | None:
+    """Scores with comprehension that serve where none is asked for: begun in `out`, or whole ones in the cache."""
+    if out is not None:
+        found = serving([Path(out)], key)
+    else:
+        there = serving((cache_dir() / "scores").glob("*"), key)
+        found = [folder for folder in there if not missing_parts(folder, read_manifest(folder))]
+    first: list[Path | None] = [*found[:1], None][:1]
+    broadcast_object_list(first)  # another run may have made some meanwhile, and all processes must go one way
+    return first[0]
 
 
 def _manifest(
@@ -139,8 +171,9 @@ def _make_parts(
             own = [context.texts.index(text) if text in context.texts else -1 for text in map(_prompt_text, mine)]
             at_hand = replace(context, own=own)
             cond = frozen.conditional([pair.prompt_ids for pair in ids], replies, hidden=options.ches)
-            measured = torch.stack([cond.logps, *how.measure(frozen, cond, replies, at_hand)])
-            columns = measured.view(3, 2, -1)  # conditional, marginal, comprehension of chosen, rejected
+            measured = () if how.measure is None else how.measure(frozen, cond, replies, at_hand)
+            # conditional, and where it is measured marginal and comprehension; of each chosen, then rejected
+            columns = torch.cat([cond.logps, *measured]).view(-1, len(mine)).T
             _refuse_non_finite(mine, columns)
             similar = _similarities(cond.hidden, replies)
             write_part(part_path(out, part), list(_rows(mine, ids, columns, similar)))
@@ -150,19 +183,13 @@ def _make_parts(
 def _rows(
     pairs: list[PreferencePair], ids: list[TokenizedPair], columns: Tensor, similar: list[dict[str, float]]
 ) -> Iterator[dict[str, Any]]:
-    measured = columns.permute(2, 0, 1).tolist()
-    for pair, tokens, (cond, marg, mi), ches_columns in zip(pairs, ids, measured, similar, strict=True):
+    for pair, tokens, values, ches_columns in zip(pairs, ids, columns.tolist(), similar, strict=True):
         yield {
             "id": pair.id,
             "prompt_ids": tokens.prompt_ids,
             "chosen_ids": tokens.chosen_ids,
             "rejected_ids": tokens.rejected_ids,
-            "ref_chosen_logps": cond[0],
-            "ref_rejected_logps": cond[1],
-            "chosen_marginal_logps": marg[0],
-            "rejected_marginal_logps": marg[1],
-            "chosen_mi": mi[0],
-            "rejected_mi": mi[1],
+            **dict(zip((*REFERENCE, *MEASURED), values, strict=False)),
             "chosen_safe": pair.chosen_safe,
             "rejected_safe": pair.rejected_safe,
             "category": list(pair.category),
@@ -204,7 +231,7 @@ def score_key(
         "rows": digest.hexdigest(),  # tokenised ids after truncation, and the labels that travel with them
         "truncation": max_length if tokenized.counts else None,  # a ceiling that cut nothing changes nothing
         "estimator": estimator,
-        "null_prompt": list(tokenized.null_ids),
+        "null_prompt": list(context.null_ids),
         "contrastive_prompts": [list(prompt) for prompt in context.prompts],
         "dtype": str(next(model.parameters()).dtype).removeprefix("torch."),
     }
@@ -215,6 +242,8 @@ def _context(
 ) -> Context:
     """The null prompt, and other prompts where the estimator needs them: the training pairs' for held-out ones."""
     others: dict[str, Ids] = {}
+    if options.estimator == NONE:
+        return Context(())
     if training and training["key"]["estimator"] == options.estimator:
         others = training["other_prompts"]
     elif ESTIMATORS[options.estimator].prompts:
@@ -245,7 +274,7 @@ def _longest(tokenized: TokenizedPairs, context: Context) -> int:
 
 def _longest_prefix(context: Context) -> int:
     """Longest of the prompts that every response is hung on beside its own [tokens]."""
-    return max(len(prefix) for prefix in (context.null_ids, *context.prompts))
+    return max(len(prefix) for prefix in (context.null_ids, *context.prompts))  # 0 where comprehension is not measured
 
 
 def _reply_tokens(pair: TokenizedPair) -> int:
@@ -253,7 +282,7 @@ def _reply_tokens(pair: TokenizedPair) -> int:
 
 
 def _refuse_non_finite(pairs: Sequence[PreferencePair], columns: Tensor) -> None:
-    bad = (~columns.isfinite()).any(0).any(0).nonzero().flatten().tolist()
+    bad = (~columns.isfinite()).any(1).nonzero().flatten().tolist()
     if bad:
         names = ", ".join(pairs[i].id for i in bad[:5])
         raise BdpoError(f"The model gives non-finite log-probabilities to pairs {names}: score them in float32.")
