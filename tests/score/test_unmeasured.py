@@ -5,24 +5,10 @@ import torch
 from reference import PAIRS, SIDES, slow
 
 from bdpo.errors import BdpoError
-from bdpo.forward import passes
 from bdpo.score import ESTIMATORS, NONE, score, scoring
 from bdpo.score.folder import MEASURED, REFERENCE, open_scores
 from bdpo.score.summary import summarise_scores
 from bdpo.tokens import tokenize_pairs
-
-
-@pytest.fixture
-def counted(monkeypatch):
-    """Response tokens of each forward pass."""
-    tokens = []
-    branch_logps = passes.branch_logps
-    monkeypatch.setattr(
-        passes,
-        "branch_logps",
-        lambda model, batch, **how: tokens.append(int(batch.lengths.sum())) or branch_logps(model, batch, **how),
-    )
-    return tokens
 
 
 def reply_tokens(tokenizer, pairs):

@@ -3,6 +3,7 @@
 scoring.py     (model, tokenizer, pairs) -> the scored folder; what its numbers depend on
 estimators.py  which sums of log-probabilities comprehension is made of
 folder.py      the scored data set on disk
+known.py       what folders beside it say already of its pairs
 summary.py     what a scored data set says: statistics by category
 """
 

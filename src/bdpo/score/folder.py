@@ -39,7 +39,8 @@ FORMAT = 2
 REFERENCE = ("ref_chosen_logps", "ref_rejected_logps")
 MEASURED = ("chosen_marginal_logps", "rejected_marginal_logps", "chosen_mi", "rejected_mi")
 CHES = ("ches", "ches_normalised")
-_UNMEASURED = {"estimator": NONE, "null_prompt": [], "contrastive_prompts": []}  # in a key
+HASH = "ids_hash"
+UNMEASURED = {"estimator": NONE, "null_prompt": [], "contrastive_prompts": []}  # in a key
 _MOST = 10**6  # parts that a manifest may speak of
 
 COLUMNS = pa.schema(
@@ -53,6 +54,7 @@ COLUMNS = pa.schema(
         ("source", pa.string()),
         ("prompt_kind", pa.string()),  # null in parts of earlier versions, as are other columns that came later
         *[(name, pa.float64()) for name in CHES],  # null where it was not asked for
+        (HASH, pa.string()),  # of prompt_ids, chosen_ids and rejected_ids (see `bdpo.score.known`)
     ]
 )
 
@@ -92,7 +94,7 @@ def open_scores(path: str | Path) -> ScoredData:
 
 def unmeasured(key: dict[str, Any]) -> dict[str, Any]:
     """The key of the same scores without comprehension."""
-    return key | _UNMEASURED
+    return key | UNMEASURED
 
 
 def serves(there: dict[str, Any], key: dict[str, Any]) -> bool:
