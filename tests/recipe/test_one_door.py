@@ -9,7 +9,7 @@ from bdpo import models
 from bdpo.pairs import load_pairs, write_pairs
 from bdpo.recipe.run import run_recipe
 from bdpo.recipe.sections import parse_recipe
-from bdpo.score import ESTIMATORS, ScoringOptions, score
+from bdpo.score import ESTIMATORS, NONE, ScoringOptions, score
 from bdpo.train import BDPOConfig, BDPOTrainer
 from tiny import make_pairs, tiny_model, tiny_tokenizer
 
@@ -35,11 +35,13 @@ def contents(folder: Path) -> dict[str, bytes]:
 def test_a_recipe_and_python_score_alike_byte_for_byte(home: Path, estimator: str, seed: int | None) -> None:
     seeded = {} if seed is None else {"seed": seed}
     data = {"train": str(home / "pairs.jsonl"), "eval": str(home / "held.jsonl"), "max_length": 90, **seeded}
+    balanced = estimator != NONE
     shared = {"use_cpu": True, "disable_tqdm": True, "max_steps": 1, "save_strategy": "no"}
     recipe = parse_recipe(
         {
             "model": {"name": str(home / "model")},
             "data": data,
+            "balance": {"enabled": balanced},
             "score": {"estimator": estimator, "dir": str(home / "by-recipe")},
             "train": {**shared, "seed": 7},
         }
@@ -49,7 +51,7 @@ def test_a_recipe_and_python_score_alike_byte_for_byte(home: Path, estimator: st
         model=AutoModelForCausalLM.from_pretrained(home / "model"),
         args=BDPOConfig(
             output_dir=str(home / "python"), scores_dir=str(home / "by-python"), estimator=estimator, max_length=90,
-            report_to="none", **{f"score_{key}": value for key, value in seeded.items()}, **shared,
+            balance=balanced, report_to="none", **{f"score_{key}": value for key, value in seeded.items()}, **shared,
         ),
         train_dataset=load_pairs(str(home / "pairs.jsonl")).pairs,
         eval_dataset=load_pairs(str(home / "held.jsonl")).pairs,

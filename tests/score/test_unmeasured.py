@@ -6,7 +6,7 @@ from reference import PAIRS, SIDES, slow
 
 from bdpo.errors import BdpoError
 from bdpo.score import ESTIMATORS, NONE, score, scoring
-from bdpo.score.folder import MEASURED, REFERENCE, open_scores
+from bdpo.score.folder import MEASURED, REFERENCE, open_scores, write_manifest
 from bdpo.score.summary import summarise_scores
 from bdpo.tokens import tokenize_pairs
 
@@ -57,6 +57,15 @@ def test_of_several_the_first_estimator_of_the_table_serves(model, tokenizer):
     (pmi.path / "data" / "part-00001.parquet").unlink()  # what is not whole is passed by in the cache
     assert score(model, tokenizer, PAIRS, estimator=NONE).path == entropy.path
     assert score(model, tokenizer, PAIRS[:11], estimator=NONE).manifest["key"]["estimator"] == "none"
+
+
+def test_an_estimator_of_a_later_version_is_passed_by(model, tokenizer, tmp_path):
+    there = score(model, tokenizer, PAIRS)
+    manifest = {name: value for name, value in there.manifest.items() if name != "checksum"}
+    write_manifest(there.path, manifest | {"key": manifest["key"] | {"estimator": "mutual"}})
+    assert score(model, tokenizer, PAIRS, estimator=NONE).manifest["key"]["estimator"] == "none"
+    with pytest.raises(BdpoError, match=r"it differs in estimator \(mutual there, none now\)"):
+        score(model, tokenizer, PAIRS, there.path, estimator=NONE)
 
 
 @pytest.mark.parametrize("estimator", ["pmi", "contrastive"])

@@ -110,7 +110,7 @@ def serving(folders: Iterable[Path], key: dict[str, Any]) -> list[Path]:
             there = read_manifest(folder)["key"]
         except BdpoError:
             continue
-        if there != key and serves(there, key):
+        if there != key and serves(there, key) and there.get("estimator") in ESTIMATORS:  # else of a later version
             found.append((list(ESTIMATORS).index(there["estimator"]), folder))
     return [folder for _, folder in sorted(found)]
 
