@@ -336,7 +336,8 @@ def train(
                 next_command = shlex.join(["bdpo", "merge", str(out), "--out", f"{out}-merged"])
                 say(console, f"Next: {next_command} gives plain weights for vLLM or llama.cpp.")
     except KeyboardInterrupt as stop:
-        stopped(stop, how_to_go_on(out))
+        stop.add_note(how_to_go_on(out))
+        raise
 
 
 @app.command(epilog=EPILOG)

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import shlex
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated
 
@@ -13,6 +15,17 @@ from bdpo.cli.usage import Commands
 from bdpo.terminal import say, visible
 
 serving_app = Commands()
+
+
+@contextmanager
+def made_once(out: Path, last: str = "config.json") -> Iterator[None]:
+    """A command that refuses a folder which is there, and writes `last` last: stopped, it says how far it is."""
+    try:
+        yield
+    except KeyboardInterrupt as stop:
+        if out.is_dir() and any(out.iterdir()):
+            stop.add_note(f"{out} is finished" if (out / last).exists() else f"remove {out} and run it again")
+        raise
 
 
 @serving_app.command(epilog=EPILOG)
@@ -26,8 +39,9 @@ def merge(
     from bdpo import models
 
     models.resolve(run)  # before torch is loaded
-    models.merge(run, out, dtype=dtype)
-    print(visible(f"Merged weights and tokenizer: {out}"))
+    with made_once(out):
+        models.merge(run, out, dtype=dtype)
+        print(visible(f"Merged weights and tokenizer: {out}"))
 
 
 @serving_app.command(epilog=EPILOG)
@@ -48,8 +62,9 @@ def export(
     from bdpo import models
 
     models.resolve(run)
-    models.export(run, out, dtype=dtype, gguf=gguf)
-    print(visible(f"Written: {out}. Next: vllm serve {shlex.quote(str(out))}"))
+    with made_once(out, "config.json" if gguf is None else "Modelfile"):
+        models.export(run, out, dtype=dtype, gguf=gguf)
+        print(visible(f"Written: {out}. Next: vllm serve {shlex.quote(str(out))}"))
 
 
 @serving_app.command(epilog=EPILOG)
