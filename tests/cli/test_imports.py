@@ -77,7 +77,6 @@ HEAVY = {  # command: what it says before it loads torch and transformers
     "score --out x --data pairs.jsonl": "Reading pairs.jsonl, loading torch and transformers ...\n",
     "train --config recipe.yaml": "Reading pairs.jsonl, loading torch and transformers ...\n",
     "evaluate starter --out x": "Reading starter, loading torch and transformers ...\n",
-    "sweep --out x --config recipe.yaml": "Reading recipe.yaml, loading torch and transformers ...\n",
     "demo": "Reading the starter data, loading torch and transformers ...\n",
 }
 

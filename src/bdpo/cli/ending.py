@@ -14,10 +14,11 @@ _WRITES_NOTHING = {"--dry-run", "--print-commands"}
 
 
 def stopped(stop: BaseException) -> NoReturn:
-    """Say that a signal stopped the command, and how to go on: the exception's last note, where the command knows."""
-    how = getattr(stop, "__notes__", ["run the same command again"])[-1]
+    """Say that a signal stopped the command, and how to go on: a note of the command's own says it, if there is one."""
+    notes = getattr(stop, "__notes__", [])
     goes_on = sys.argv[1:2] and sys.argv[1] in _GOES_ON and not _WRITES_NOTHING.intersection(sys.argv)
-    kept = ". What was written is kept" if goes_on else ""
+    kept = ". What was written is kept" if goes_on or notes else ""
+    how = ["run the same command again", *notes][-1]
     fail(f"Stopped{kept}; {how}.", 128 + getattr(stop, "number", signal.SIGINT))
 
 

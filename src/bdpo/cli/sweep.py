@@ -23,7 +23,7 @@ from bdpo.cli.evaluate import (
     TrustRemoteCode,
 )
 from bdpo.cli.usage import Commands
-from bdpo.terminal import reading, say
+from bdpo.terminal import say
 
 sweep_app = Commands()
 
@@ -88,7 +88,6 @@ def sweep(
             **{key: value for key, value in given.items() if value is not None},
         }
     )
-    reading(config or "the defaults")
 
     from bdpo.sweep.run import planned, run_sweep
 
