@@ -26,7 +26,8 @@ from urllib.parse import SplitResult, parse_qsl, urlsplit
 from bdpo.errors import BdpoError
 from bdpo.secrets import is_secret
 
-Item, Made = TypeVar("Item"), TypeVar("Made")
+Item = TypeVar("Item")
+Made = TypeVar("Made")
 
 PASSING = {408, 429}  # too slow, too many: another time it may do; so may every 5xx
 WORKERS = 16  # requests at once
