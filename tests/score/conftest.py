@@ -2,7 +2,7 @@
 
 import pytest
 
-from bdpo.score import scoring
+from bdpo.score import scoring, sources
 from tiny import tiny_model, tiny_tokenizer
 
 
@@ -27,4 +27,4 @@ def small_parts(monkeypatch, tmp_path):
 @pytest.fixture
 def use(monkeypatch):
     """Choose a layout by name in place of the model's own."""
-    return lambda layout: monkeypatch.setattr(scoring, "choose_layout", lambda *_: (layout, "the test says so"))
+    return lambda layout: monkeypatch.setattr(sources, "choose_layout", lambda *_: (layout, "the test says so"))

@@ -13,7 +13,7 @@ exporting.py   ... and a GGUF file
 
 from bdpo.models.exporting import export
 from bdpo.models.gguf import STARTER, STARTER_LABEL
-from bdpo.models.loading import LoadedModel, load, load_tokenizer, tokenizer_in
+from bdpo.models.loading import LoadedModel, load, load_tokenizer, tokenizer_in, without_weights
 from bdpo.models.merging import merge
 from bdpo.models.names import base_folder, known_as, resolve
 from bdpo.models.placement import DeviceMap, device_of, is_spread
@@ -44,4 +44,5 @@ __all__ = [
     "trust_remote_code",
     "weights_hash",
     "whole_model",
+    "without_weights",
 ]

@@ -10,13 +10,13 @@ from typing import Any
 
 import torch
 from accelerate.utils import patch_environment
-from transformers import AutoTokenizer, PreTrainedTokenizerBase
+from transformers import AutoConfig, AutoTokenizer, PreTrainedTokenizerBase
 from transformers.integrations import unset_hf_deepspeed_config
 
 from bdpo.errors import BdpoError, unknown
 from bdpo.files import read_json
 from bdpo.models.gguf import STARTER, STARTER_LABEL
-from bdpo.models.names import base_of, find
+from bdpo.models.names import base_of, find, weights_fit
 from bdpo.models.placement import DeviceMap, placed
 from bdpo.models.remote_code import from_files
 from bdpo.models.strict import adapted, loading_of, whole_model
@@ -91,17 +91,45 @@ def load(
 
 
 def load_tokenizer(name: str | Path, *, revision: str | None = None) -> PreTrainedTokenizerBase:
-    """The tokenizer of a model by name, without its weights where the model is local.
+    """The tokenizer of a model by name, without its weights.
 
     Raises:
         BdpoError: as `resolve`, or the folder has no tokenizer.
     """
-    place = find(name, revision)
+    place = find(name, revision, weights=False)
     folder = place.folder
     if not _has_tokenizer(folder):
-        folder = base_of(place).folder
+        folder = base_of(place, weights=False).folder
     with loading_of(f"a tokenizer from {folder}"):
         return tokenizer_in(folder)
+
+
+@dataclass(frozen=True)
+class Unloaded:
+    """Stands for a model whose weights are elsewhere: its config, and what it is known by."""
+
+    config: Any
+    name_or_path: str
+
+
+def without_weights(
+    name: str | Path, *, revision: str | None = None, chat_template: str | None = None
+) -> LoadedModel | None:
+    """A model's config and tokenizer by name, `Unloaded` in place of the model; None where its weights are at hand.
+
+    At hand are those in a folder here that are small beside the memory that is free (`names.weights_fit`).
+
+    Raises:
+        BdpoError: as `resolve`, or its files cannot be loaded.
+    """
+    place = base_of(find(name, revision, weights=False), weights=False)
+    if weights_fit(place.folder):
+        return None
+    with loading_of(f"the config in {place.folder}"):
+        config = from_files(AutoConfig, place.folder)
+    tokenizer = load_tokenizer(name, revision=revision)
+    tokenizer.chat_template = chat_template or tokenizer.chat_template
+    return LoadedModel(Unloaded(config, place.name), tokenizer, str(name))
 
 
 def tokenizer_in(folder: Path) -> PreTrainedTokenizerBase:

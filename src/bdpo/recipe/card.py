@@ -9,6 +9,7 @@ import yaml
 from bdpo.method.balance import CONTROLS, Balance
 from bdpo.recipe.sections import Recipe
 from bdpo.score.folder import ScoredData
+from bdpo.score.sources import is_served
 
 _SHOWN = {
     "eval_rewards/accuracies": "held-out preference accuracy",
@@ -58,6 +59,8 @@ def model_card(
     base = "" if not adapter else _STARTER_BASE if recipe.model.name == "starter" else _BASE
     settings = {"loss": recipe.loss.model_dump(), "balance": recipe.balance.model_dump(), "train": recipe.train,
                 "peft": recipe.peft}  # fmt: skip
+    weights = scores.manifest["key"]["weights"]  # a hash, or what a server calls them
+    weights = weights if is_served(scores.manifest) else weights[:12]
     return f"""---
 {yaml.safe_dump(head, sort_keys=False).strip()}
 ---
@@ -73,7 +76,7 @@ reply of a pair pulls less); its formulas are bdpo's own instantiation of the pu
 
 {changed}
 Comprehension was measured with the `{scores.manifest["key"]["estimator"]}` estimator
-(weights {scores.manifest["key"]["weights"][:12]}, {scores.manifest["key"]["dtype"]}).
+(weights {weights}, {scores.manifest["key"]["dtype"]}).
 Balance over these pairs: tau {balance.fit.tau:.4g} nats/token, mean imbalance taken off {balance.fit.mean:.4g}
 nats/token; mean weights {balance.tilt[0]:.3f} chosen and {balance.tilt[1]:.3f} rejected.
 

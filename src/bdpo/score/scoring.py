@@ -19,14 +19,12 @@ from transformers import PreTrainedTokenizerBase
 from bdpo.errors import BdpoError, chosen_by, unknown
 from bdpo.files import cache_dir, key_digest
 from bdpo.forward.layout import Ids
-from bdpo.forward.logprobs import choose_layout
-from bdpo.forward.passes import Pass
 from bdpo.method.ches import ches
-from bdpo.models import known_as, weights_hash
 from bdpo.pairs import PreferencePair
 from bdpo.processes import processes
 from bdpo.score.estimators import CONTRASTIVE_PROMPTS, ESTIMATORS, Context, Estimator
 from bdpo.score.folder import CHES, FORMAT, ScoredData, claim, is_whole, open_scores, part_path, write_part
+from bdpo.score.sources import Source, source_of
 from bdpo.terminal import bar
 from bdpo.tokens import TokenizedPair, TokenizedPairs, refuse_unfit, tokenize_pairs, tokenizer_key
 
@@ -43,6 +41,8 @@ class ScoringOptions:
     batch_tokens: int | None = None
     seed: int = 0  # draws the prompts of the contrastive estimator
     ches: bool = False  # measure the similarity of a pair's responses as well (see `bdpo.method.ches`)
+    endpoint: str | None = None  # URL of a server that gives the log-probabilities in place of the model
+    endpoint_model: str | None = None  # what it calls the model; None: the only one that it serves
 
 
 def score(
@@ -61,7 +61,8 @@ def score(
     Without `out` the folder lies in the cache, named by what the scores depend on, so that no work is done twice.
 
     Under `accelerate launch` or `torchrun` the processes share the parts. The model is scored as it is handed in:
-    an adapter that is on stays on.
+    an adapter that is on stays on. With `endpoint` a server gives the log-probabilities (see `bdpo.score.served`), and
+    `model` may be a name and a config (`models.without_weights`); a folder so made is taken without the server too.
 
     Args:
         training: for held-out pairs, the manifest of the training pairs' scores, made of the model as it is now: its
@@ -70,7 +71,8 @@ def score(
         changed: fields of `options` given one by one.
 
     Raises:
-        BdpoError: unknown estimator, unfit pairs, `out` holds scores that depend on something else, or not writable.
+        BdpoError: unknown estimator, unfit pairs, `out` holds scores that depend on something else, or not writable;
+            or the server cannot be asked, serves another model than this one, or gives no log-probabilities.
     """
     options = replace(options, **changed)
     if options.estimator not in ESTIMATORS:
@@ -78,8 +80,9 @@ def score(
     tokenized = tokenize_pairs(tokenizer, pairs, max_length=options.max_length)
     context = _context(pairs, tokenized, options, training)
     refuse_unfit(tokenizer, pairs, tokenized, model.config, prefix=_longest_prefix(context))
-    weights = training["key"]["weights"] if training else weights_hash(model)
-    manifest = _manifest(model, tokenizer, pairs, tokenized, context, weights, options)
+    source = source_of(model, options, None if out is None else Path(out), training)
+    source.refuse_unfit(pairs, tokenized, _longest_prefix(context))
+    manifest = _manifest(source, tokenizer, pairs, tokenized, context, options)
     if out is None:
         out, elsewhere = cache_dir() / "scores" / key_digest(manifest["key"]), "set BDPO_CACHE to another folder"
     out = Path(out)
@@ -90,23 +93,24 @@ def score(
     state.wait_for_everyone()  # all look before any writes, so that all share the same list
     mine = missing[state.process_index :: state.num_processes]
     if mine:
+        source.compare(tokenized)
         what = "scoring held-out pairs" if training else "scoring training pairs"
         with chosen_by(elsewhere):
-            _make_parts(model, pairs, tokenized, mine, out, context, options, what)
+            _make_parts(source, pairs, tokenized, mine, out, context, options, what)
     state.wait_for_everyone()
     with state.main_process_first(), chosen_by(elsewhere):  # it makes the memory-mapped copy
         return replace(open_scores(out), scored_by=weakref.ref(model))
 
 
 def _manifest(
-    model: Any, tokenizer: PreTrainedTokenizerBase, pairs: Sequence[PreferencePair], tokenized: TokenizedPairs,
-    context: Context, weights: str, options: ScoringOptions,
+    source: Source, tokenizer: PreTrainedTokenizerBase, pairs: Sequence[PreferencePair], tokenized: TokenizedPairs,
+    context: Context, options: ScoringOptions,
 ) -> dict[str, Any]:  # fmt: skip
     return {
         "format": FORMAT,
-        "key": score_key(model, weights, pairs, tokenized, options.estimator, context, options.max_length)
+        "key": score_key(source.key, pairs, tokenized, options.estimator, context, options.max_length)
         | ({"ches": True} if options.ches else {}),  # so that scores without it stay what they were
-        "model": known_as(model),
+        **source.told,
         "pairs": len(pairs),
         "parts": -(-len(pairs) // PART_SIZE),
         "max_length": options.max_length,
@@ -119,19 +123,14 @@ def _manifest(
 
 @torch.no_grad()
 def _make_parts(
-    model: Any, pairs: Sequence[PreferencePair], tokenized: TokenizedPairs, parts: list[int], out: Path,
+    source: Source, pairs: Sequence[PreferencePair], tokenized: TokenizedPairs, parts: list[int], out: Path,
     context: Context, options: ScoringOptions, what: str,
 ) -> None:  # fmt: skip
     how: Estimator = ESTIMATORS[options.estimator]
-    layout, why = choose_layout(model, _longest(tokenized, context))
-    if layout == "padded":
-        processes().print(f"Layout: padded, one reply a sequence, because {why}.")
-    was_training = model.training
-    model.eval()
     members = {part: range(part * PART_SIZE, min((part + 1) * PART_SIZE, len(pairs))) for part in parts}
     tokens = sum(_reply_tokens(tokenized.pairs[i]) for part in parts for i in members[part])
-    with bar(what, how.passes * tokens, "tok") as progress:
-        frozen = Pass(model, layout, progress, options.batch_tokens, how.entropy)
+    longest = _longest(tokenized, context)
+    with bar(what, how.passes * tokens, "tok") as progress, source.passes(progress, how, longest) as frozen:
         for part in parts:
             mine = [pairs[i] for i in members[part]]
             ids = [tokenized.pairs[i] for i in members[part]]
@@ -144,7 +143,6 @@ def _make_parts(
             _refuse_non_finite(mine, columns)
             similar = _similarities(cond.hidden, replies)
             write_part(part_path(out, part), list(_rows(mine, ids, columns, similar)))
-    model.train(was_training)
 
 
 def _rows(
@@ -182,8 +180,7 @@ def _similarities(hidden: Tensor | None, replies: Sequence[Ids]) -> list[dict[st
 
 
 def score_key(
-    model: Any,
-    weights: str,
+    source: dict[str, str],
     pairs: Sequence[PreferencePair],
     tokenized: TokenizedPairs,
     estimator: str,
@@ -192,7 +189,8 @@ def score_key(
 ) -> dict[str, Any]:
     """What the numbers depend on, and nothing else: not the layout, the batch size, beta or the temperature.
 
-    Of the tokenizer and its template, that is the ids that they made of these pairs.
+    Of the tokenizer and its template, that is the ids that they made of these pairs. `source` has the hash of the
+    weights, or what a server calls them, and their dtype.
     """
     digest = hashlib.sha256()
     for pair, ids in zip(pairs, tokenized.pairs, strict=True):
@@ -200,13 +198,12 @@ def score_key(
         labels += (pair.prompt_kind,) if pair.prompt_kind else ()  # so that scores without any stay what they were
         digest.update(repr((labels, ids.prompt_ids, ids.chosen_ids, ids.rejected_ids)).encode())
     return {
-        "weights": weights,
+        **source,
         "rows": digest.hexdigest(),  # tokenised ids after truncation, and the labels that travel with them
         "truncation": max_length if tokenized.counts else None,  # a ceiling that cut nothing changes nothing
         "estimator": estimator,
         "null_prompt": list(tokenized.null_ids),
         "contrastive_prompts": [list(prompt) for prompt in context.prompts],
-        "dtype": str(next(model.parameters()).dtype).removeprefix("torch."),
     }
 
 
