@@ -20,7 +20,7 @@ from bdpo.models.names import base_of, find, weights_fit
 from bdpo.models.placement import DeviceMap, placed
 from bdpo.models.remote_code import from_files
 from bdpo.models.strict import adapted, loading_of, whole_model
-from bdpo.processes import processes
+from bdpo.processes import processes, weights_are_sharded
 
 _COPY = "bring back the tokenizer's files that belong together"
 _DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
@@ -52,8 +52,8 @@ def load(
     `dtype` is float32, bfloat16, float16, or auto (as stored). `quantization="4bit"` loads NF4 weights (QLoRA; needs
     bitsandbytes). `chat_template` replaces the tokenizer's. Where the name is a PEFT adapter it is put on its
     base and stays on; `trainable_adapter` leaves its weights trainable. `on_device` moves the model to this process's
-    accelerator, where there is one; 4-bit weights are made there in any case. `device_map` spreads it over devices
-    instead (see `placement`), to be scored and asked and not to be trained.
+    accelerator, where there is one and no engine is to share the weights out; 4-bit weights are made there in any case.
+    `device_map` spreads it over devices instead (see `placement`), to be scored and asked and not to be trained.
 
     An adapter that is put on the model will name its base as others know it: by hub name and commit, or by folder.
 
@@ -83,7 +83,7 @@ def load(
         tokenizer = tokenizer_in(folder if _has_tokenizer(folder) else base.folder)
         if base != place:
             model = adapted(model, folder, trainable=trainable_adapter)
-    if on_device and quantization is None and not spread:
+    if on_device and quantization is None and not spread and not weights_are_sharded():
         model.to(processes().device)
     if chat_template is not None:
         tokenizer.chat_template = chat_template
@@ -181,7 +181,7 @@ def _has_tokenizer(folder: Path) -> bool:
 
 @contextmanager
 def _whole_weights() -> Iterator[None]:
-    """Read all weights in every process, since each hashes and scores them; engines would shard them from the start."""
+    """Read all weights in every process, since each hashes them; engines would shard them from the start."""
     unset_hf_deepspeed_config()  # of ZeRO-3; Trainer sets it again
     with patch_environment(FSDP_CPU_RAM_EFFICIENT_LOADING="false"):
         yield

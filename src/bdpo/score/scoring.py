@@ -92,7 +92,7 @@ def score(
     missing = [part for part in range(manifest["parts"]) if not is_whole(part_path(out, part), manifest["key"])]
     state.wait_for_everyone()  # all look before any writes, so that all share the same list
     mine = missing[state.process_index :: state.num_processes]
-    if mine:
+    if mine or (missing and source.together):
         source.compare(tokenized)
         what = "scoring held-out pairs" if training else "scoring training pairs"
         with chosen_by(elsewhere):

@@ -6,6 +6,7 @@ the pass that the estimators ask.
 
 from __future__ import annotations
 
+import gc
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -21,9 +22,10 @@ from bdpo.files import read_json
 from bdpo.forward.layout import Tree
 from bdpo.forward.logprobs import choose_layout
 from bdpo.forward.passes import Pass
+from bdpo.forward.sharded import ShardedPass, sharded
 from bdpo.models import known_as, weights_hash
 from bdpo.pairs import PreferencePair
-from bdpo.processes import processes
+from bdpo.processes import processes, weights_are_sharded
 from bdpo.score.estimators import Estimator
 from bdpo.score.served import ServedModel, ServedPass
 from bdpo.terminal import bar
@@ -67,6 +69,7 @@ class Source:
 
     key: dict[str, str]  # weights, dtype: part of `score_key`
     told: dict[str, Any]  # more for the manifest
+    together = False  # whether all processes take part in every forward pass, also those that have no part to make
 
     def refuse_unfit(self, pairs: Sequence[PreferencePair], tokenized: TokenizedPairs, prefix: int) -> None:
         """Raise BdpoError where a pair is too long for the source, beside what `tokens.refuse_unfit` says."""
@@ -82,7 +85,7 @@ class Source:
 
 @dataclass
 class Local(Source):
-    """A model in this process's memory."""
+    """A model in this process's memory; scored by shares where the launch's engine will share it out to train it."""
 
     model: Any
     training: dict[str, Any] | None = None
@@ -92,17 +95,26 @@ class Local(Source):
         dtype = str(next(self.model.parameters()).dtype).removeprefix("torch.")
         self.key = {"weights": weights_now(self.model, self.training), "dtype": dtype}
         self.told = {"model": known_as(self.model)}
+        self.together = weights_are_sharded() and not getattr(self.model, "is_quantized", False)
 
     @contextmanager
     def passes(self, progress: tqdm[Any], how: Estimator, longest: int) -> Iterator[Pass]:
         """The model in eval mode, as long as it is asked."""
-        layout, why = choose_layout(self.model, longest)
+        model = sharded(self.model) if self.together else self.model
+        layout, why = choose_layout(model, longest)
         if layout == "padded":
             processes().print(f"Layout: padded, one reply a sequence, because {why}.")
-        was_training = self.model.training
-        self.model.eval()
-        yield Pass(self.model, layout, progress, self.batch_tokens, how.entropy)
-        self.model.train(was_training)
+        was_training = model.training
+        model.eval()
+        kind = ShardedPass if self.together else Pass
+        frozen = kind(model, layout, progress, self.batch_tokens, how.entropy)
+        yield frozen
+        if isinstance(frozen, ShardedPass):
+            frozen.join()
+            del frozen, model
+            gc.collect()  # its modules and their hooks hold each other, and the shares
+        else:
+            model.train(was_training)
 
 
 @dataclass
@@ -132,7 +144,7 @@ class Served(Source):
     @torch.no_grad()
     def compare(self, tokenized: TokenizedPairs) -> None:
         """The first pairs, under the model here where there is one; training compares its first batch in any case."""
-        if not isinstance(self.model, nn.Module):
+        if not isinstance(self.model, nn.Module) or weights_are_sharded():
             processes().print("The weights are not here to compare: training will compare its first batch.")
             return
         trees = [Tree(pair.prompt_ids, (pair.chosen_ids, pair.rejected_ids)) for pair in tokenized.pairs[:_COMPARED]]

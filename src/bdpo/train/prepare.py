@@ -21,7 +21,7 @@ from bdpo.method.balance import balance
 from bdpo.pairs import PreferencePair, mend_pairs, pairs_for_loss, pairs_from_rows
 from bdpo.pairs.check import TEXT_PROMPTS
 from bdpo.pairs.kinds import KINDS, kind_of
-from bdpo.processes import processes
+from bdpo.processes import processes, weights_are_sharded
 from bdpo.score import ScoredData, open_scores, score
 from bdpo.score.sources import is_served, weights_now
 from bdpo.train.batches import ScoredRows, StepSampler, fewest_batches
@@ -45,7 +45,7 @@ def scored_rows(
     Raises:
         BdpoError: scores of another model, or pairs without the labels that the loss needs.
     """
-    if not getattr(model, "is_quantized", False):
+    if not getattr(model, "is_quantized", False) and not weights_are_sharded():
         model.to(processes().device)
     scored = _scored(data, name, model, tokenizer, args, None if training is None else training.manifest)
     balanced = balance(
