@@ -1,6 +1,6 @@
 # `make demo` shows the whole way, `make test` runs the tests, `make faults` stops and damages runs, `make
 # browser` looks at the report in Chromium, `make docs` builds the site; these set up .venv first. `make package` builds
-# sdist and wheel.
+# sdist and wheel, and has mypy look at a user's lines with what the wheel says of its types.
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
@@ -18,8 +18,10 @@ faults: $(VENV)/installed
 
 package:
 	$(PYTHON) -m venv build/venv
-	build/venv/bin/python -m pip install --quiet --disable-pip-version-check build
+	build/venv/bin/python -m pip install --quiet --disable-pip-version-check build mypy
 	build/venv/bin/python -m build --outdir dist .
+	build/venv/bin/python -m pip install --quiet --disable-pip-version-check --no-deps --force-reinstall dist/bdpo-*.whl
+	cd build && venv/bin/mypy --config-file= --strict ../tests/typed_user.py
 
 browser: $(VENV)/installed
 	-$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[browser]'

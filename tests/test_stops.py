@@ -2,7 +2,9 @@
 
 import os
 import signal
+import sys
 import threading
+import time
 
 import pytest
 
@@ -72,3 +74,16 @@ def test_a_data_loaders_process_leaves_ctrl_c_to_its_parent(number: signal.Signa
             signal.raise_signal(number)
             os._exit(0)
         assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == code
+
+
+def test_a_signal_that_python_swallows_in_a_destructor_comes_again() -> None:
+    class Dying:
+        def __del__(self) -> None:
+            signal.raise_signal(signal.SIGTERM)
+
+    hook = sys.unraisablehook
+    with pytest.raises(Stopped) as stop, stoppable():
+        Dying()
+        time.sleep(60)
+        raise AssertionError("it was lost")
+    assert stop.value.number == signal.SIGTERM and sys.unraisablehook is hook

@@ -5,7 +5,8 @@ before its own; a test keeps it.
 
     pairs -> tokens -> forward -> method (comprehension, balance, losses) -> score -> train -> evaluate -> report
 
-    errors.py  files.py  processes.py    the ground: one exception; artefacts and their keys; this process among others
+    later.py  errors.py  files.py  processes.py    the ground: what is loaded late; one exception; artefacts and their
+                                                   keys; this process among others
     secrets.py   ... and what is never written
     terminal.py  ... and text from outside, shown so that it commands nothing
     endpoint.py  ... and a server that is asked, with patience
@@ -35,8 +36,9 @@ In Python:
 
 from __future__ import annotations
 
-from importlib import import_module
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
+
+from bdpo.later import later
 
 if TYPE_CHECKING:
     from bdpo.errors import BdpoError
@@ -47,17 +49,12 @@ if TYPE_CHECKING:
 __version__ = "0.1.0"
 __all__ = ["BDPOConfig", "BDPOTrainer", "BdpoError", "PreferencePair", "load_pairs"]
 
-_HOME = {
-    "BDPOConfig": "bdpo.train.config",
-    "BDPOTrainer": "bdpo.train.trainer",
-    "BdpoError": "bdpo.errors",
-    "PreferencePair": "bdpo.pairs",
-    "load_pairs": "bdpo.pairs",
-}
-
-
-def __getattr__(name: str) -> Any:
-    """Load public names when they are asked for: torch and transformers take seconds, `bdpo --help` must not."""
-    if name in _HOME:
-        return getattr(import_module(_HOME[name]), name)
-    raise AttributeError(f"module 'bdpo' has no attribute '{name}'")
+__getattr__ = later(
+    __name__,
+    {
+        "errors": ["BdpoError"],
+        "pairs": ["PreferencePair", "load_pairs"],
+        "train.config": ["BDPOConfig"],
+        "train.trainer": ["BDPOTrainer"],
+    },
+)

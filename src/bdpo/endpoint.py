@@ -7,30 +7,38 @@ score/.
 from __future__ import annotations
 
 import json
+import math
 import os
 import re
 import socket
 import ssl
+import sys
+import threading
 import time
 import urllib.error
 import urllib.request
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor, as_completed
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 from http.client import HTTPException, IncompleteRead
+from queue import Empty, SimpleQueue
 from typing import Any, TypeVar
 from urllib.parse import SplitResult, parse_qsl, urlsplit
 
+from tqdm import tqdm
+
 from bdpo.errors import BdpoError
 from bdpo.secrets import is_secret
+from bdpo.terminal import visible
 
 Item = TypeVar("Item")
 Made = TypeVar("Made")
 
 PASSING = {408, 429}  # too slow, too many: another time it may do; so may every 5xx
 WORKERS = 16  # requests at once
+SILENT = 5.0  # seconds without a word
 _OF_ONE_PROMPT = {400, 413, 422}
 _LONGEST_WAIT = 60.0  # seconds
 _LARGEST = 64 << 20  # answer [bytes]
@@ -89,6 +97,7 @@ class Endpoint:
         self.model = model
         self.timeout, self.retries, self.backoff = timeout, retries, backoff
         self._answered = False
+        self._lock, self._told, self._again = threading.Lock(), -math.inf, 0  # when trying again was told, times since
 
     def patiently(self, ask: Callable[[], Made]) -> Made:
         """What `ask` gives, which is called again as long as it raises `Passing` and there are retries.
@@ -106,8 +115,20 @@ class Endpoint:
                         f"{self.url} still fails after {attempt + 1} tries ({failure}): check that the server is up "
                         "and run the same command again."
                     ) from None
-                time.sleep(min(max(self.backoff * 2**attempt, failure.pause), _LONGEST_WAIT))
+                pause = min(max(self.backoff * 2**attempt, failure.pause), _LONGEST_WAIT)
+                self._tell_of(failure, pause)
+                time.sleep(pause)
                 attempt += 1
+
+    def _tell_of(self, failure: Passing, pause: float) -> None:
+        """Say that a request is made again; of many threads in as many seconds as a bar is silent, one says it."""
+        with self._lock:
+            self._again += 1
+            if time.monotonic() - self._told < SILENT:
+                return
+            others = f"; {self._again - 1} other requests were made again as well" if self._again > 1 else ""
+            self._told, self._again = time.monotonic(), 0
+        tqdm.write(visible(f"{self.url} ({failure}): asked again in {pause:g} s{others}."), file=sys.stderr)
 
     def send(self, path: str, body: Mapping[str, Any] | None = None) -> Answer:
         """One request to a path below the root: POST of a JSON body, or GET without one.
@@ -188,19 +209,35 @@ class Endpoint:
             return b""
 
 
-def at_once(ask: Callable[[Item], Made], items: Sequence[Item], workers: int = WORKERS) -> Iterator[tuple[int, Made]]:
+def at_once(
+    ask: Callable[[Item], Made], items: Sequence[Item], workers: int = WORKERS, idle: Callable[[], Any] | None = None
+) -> Iterator[tuple[int, Made]]:
     """What `ask` gives for each item, with the item's index, as it comes; `workers` items are asked at once.
 
     Where one of them fails, what is still asked for is given up, and the error raised.
 
+    Args:
+        idle: called each second in which nothing comes, such as a bar's `refresh`.
+
     >>> sorted(at_once(str.upper, ["a", "b"]))
     [(0, 'A'), (1, 'B')]
     """
+    done: SimpleQueue[Future[Made]] = SimpleQueue()
     pool = ThreadPoolExecutor(workers)
     try:
         index = {pool.submit(ask, item): i for i, item in enumerate(items)}
-        for future in as_completed(index):
-            yield index[future], future.result()
+        for future in index:
+            future.add_done_callback(done.put)
+        left = len(index)
+        while left:
+            try:
+                made = done.get(timeout=1.0)
+            except Empty:
+                if idle is not None:
+                    idle()
+                continue
+            left -= 1
+            yield index[made], made.result()
     finally:
         pool.shutdown(wait=False, cancel_futures=True)
 

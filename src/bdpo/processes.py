@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import os
 import signal
+import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
@@ -101,11 +102,22 @@ def stoppable() -> Iterator[Stop]:
         for number in _STOPS:
             if signal.getsignal(number) not in (signal.SIG_IGN, None):
                 before[number] = signal.signal(number, stop)
+    hook = sys.unraisablehook
+    sys.unraisablehook = lambda swallowed: _stop_again(swallowed, hook)
     try:
         yield stop
     finally:
+        sys.unraisablehook = hook
         for number, handler in before.items():
             signal.signal(number, handler)
+
+
+def _stop_again(swallowed: sys.UnraisableHookArgs, otherwise: Callable[[Any], Any]) -> None:
+    """A signal that came in a destructor or a weak reference's callback, where Python drops exceptions, comes again."""
+    if isinstance(swallowed.exc_value, Stopped):
+        threading.Timer(0.01, os.kill, (os.getpid(), swallowed.exc_value.number)).start()
+    else:
+        otherwise(swallowed)
 
 
 def unstoppable() -> None:

@@ -78,6 +78,16 @@ _APART = 60.0  # seconds between two lines about the same stage
 LINE = 120  # columns of a line that nobody folds: in a log file
 
 
+def reading(what: object, *, torch: bool = True) -> None:
+    """The first line of a command: what it reads, and that torch and transformers are loaded, which takes seconds.
+
+    Of several processes only the first one says it.
+    """
+    if os.environ.get("RANK", "0") == "0":
+        also = ", loading torch and transformers" if torch else ""
+        print(visible(f"Reading {what}{also} ..."), file=sys.stderr, flush=True)
+
+
 class LiveLine:
     """One line of a terminal that is written anew. A bar that begins takes its place, until it is written again."""
 
@@ -118,7 +128,9 @@ class LiveLine:
             LiveLine._shown.close()
 
 
-def bar(what: str, total: int, unit: str, *, after: float = 0.0, leave: bool = True) -> tqdm[Any]:
+def bar(
+    what: str, total: int, unit: str, *, after: float = 0.0, leave: bool = True, apart: float = _APART
+) -> tqdm[Any]:
     """The bar of a stage, named, with an estimate; in a log file a line when it begins, each minute, and when it ends.
 
     Of several processes only the first one shows it.
@@ -127,6 +139,7 @@ def bar(what: str, total: int, unit: str, *, after: float = 0.0, leave: bool = T
         unit: of `total`.
         after: seconds in which the stage may end without a word.
         leave: whether it stays when the stage is done.
+        apart: seconds between two lines in a log file.
     """
     from tqdm import tqdm
 
@@ -136,7 +149,7 @@ def bar(what: str, total: int, unit: str, *, after: float = 0.0, leave: bool = T
         how |= {"dynamic_ncols": True}
     else:
         line = "{desc}: {percentage:.0f}% of {total_fmt} {unit}, {elapsed} gone, {remaining} left{postfix}"
-        how |= {"file": _Lines(), "bar_format": line, "mininterval": 1.0}
+        how |= {"file": _Lines(apart), "bar_format": line, "mininterval": 1.0}
     return tqdm(desc=what, total=total, unit=unit, delay=after, leave=leave, **how)
 
 
@@ -165,12 +178,12 @@ def no_library_bars() -> Iterator[None]:
 class _Lines:
     """What a bar writes its states to where no line can be written anew: few of them pass, and the last one does."""
 
-    def __init__(self) -> None:
-        self.state, self.passed = "", -math.inf
+    def __init__(self, apart: float) -> None:
+        self.apart, self.state, self.passed = apart, "", -math.inf
 
     def write(self, text: str) -> None:
         self.state = text.strip("\r\n ") or self.state
-        if self.state and (text == "\n" or time.monotonic() - self.passed >= _APART):
+        if self.state and (text == "\n" or time.monotonic() - self.passed >= self.apart):
             print(visible(self.state), file=sys.stderr)
             self.state, self.passed = "", time.monotonic()
 

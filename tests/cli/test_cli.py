@@ -2,6 +2,7 @@
 
 import json
 import os
+import signal
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -19,6 +20,7 @@ import bdpo.recipe.parts
 import bdpo.recipe.run
 from bdpo.cli import app
 from bdpo.errors import BdpoError
+from bdpo.processes import Stopped
 from bdpo.recipe.checkpoints import write_manifest
 from bdpo.score.folder import open_scores
 from tiny import Bdpo, furnish, tiny_model
@@ -71,6 +73,8 @@ def test_every_command_and_every_option_explains_itself(bdpo_: Bdpo, words: str)
     assert command.help and len(command.help.split()) >= 5
     shown = [p for p in command.params if p.name not in ("help", "install_completion", "show_completion")]
     assert [p.name for p in shown if not p.help] == []
+    usage = next(line for line in out.splitlines() if "Usage" in line)
+    assert "{" not in usage and all(p.metavar and p.metavar in usage for p in shown if p.param_type_name == "argument")
 
 
 def test_the_installed_command_starts_in_a_process_of_its_own() -> None:
@@ -184,6 +188,7 @@ def test_an_override_chooses_the_baseline(bdpo_: Bdpo, home: Path) -> None:
 # --- mistakes -------------------------------------------------------------------------------------------------------
 SCORE = ("score", "--model", "model", "--out", "never")
 TRAIN = ("train", "--config", "recipe.yaml", "--out", "never")
+READING = "Reading pairs.jsonl, loading torch and transformers ...\n"
 MISTAKES = {
     "no such data": ("data check nowhere.jsonl --model model", "nowhere.jsonl"),
     "no such data to score": ((*SCORE, "--data", "nowhere.jsonl"), "nowhere.jsonl"),
@@ -241,7 +246,7 @@ def test_a_system_error_is_one_sentence(bdpo_: Bdpo, monkeypatch: pytest.MonkeyP
 
     monkeypatch.setattr(bdpo.recipe.run, "run_recipe", full)
     code, _, err = bdpo_(*TRAIN)
-    assert (code, err) == (2, "bdpo: runs/x: No space left on device.\n")
+    assert (code, err) == (2, f"{READING}bdpo: runs/x: No space left on device.\n")
 
 
 def test_debug_gives_the_traceback_wherever_it_stands(bdpo_: Bdpo) -> None:
@@ -270,7 +275,7 @@ def test_ctrl_c_says_how_to_go_on(bdpo_: Bdpo, monkeypatch: pytest.MonkeyPatch) 
 
     monkeypatch.setattr(bdpo.recipe.run, "run_recipe", stopped)
     code, _, err = bdpo_(*TRAIN)
-    said = "bdpo: Stopped. What was written is kept; run the same command again"
+    said = f"{READING}bdpo: Stopped. What was written is kept; run the same command again"
     assert (code, err) == (130, f"{said}.\n"), "no checkpoint to resume from"
     Path("stopped/checkpoint-3").mkdir(parents=True)
     code, _, err = bdpo_("train", "--config", "recipe.yaml", "--out", "stopped")
@@ -281,3 +286,14 @@ def test_ctrl_c_says_how_to_go_on(bdpo_: Bdpo, monkeypatch: pytest.MonkeyPatch) 
     monkeypatch.setattr(bdpo.recipe.parts, "load_model", stopped)
     code, _, err = bdpo_(*SCORE, "--data", "pairs.jsonl")
     assert (code, err) == (130, f"{said}.\n")
+
+
+@pytest.mark.parametrize("words", ["data check pairs.jsonl", "data show pairs.jsonl"])
+def test_a_command_that_writes_nothing_keeps_nothing_when_it_is_stopped(
+    bdpo_: Bdpo, monkeypatch: pytest.MonkeyPatch, words: str
+) -> None:
+    def stopped(*args: Any, **kwargs: Any) -> None:
+        raise Stopped(signal.SIGTERM)
+
+    monkeypatch.setattr("bdpo.pairs.load_pairs", stopped)
+    assert bdpo_(*words.split()) == (143, "", "bdpo: Stopped; run the same command again.\n")

@@ -11,14 +11,14 @@ import pytest
 from rich.console import Console
 
 from bdpo.errors import BdpoError
-from bdpo.evaluate.judges import Verdict, make_judge
+from bdpo.evaluate.judges import Judge, Verdict, make_judge
 from bdpo.evaluate.judges import agreement as module
 from bdpo.evaluate.judges.agreement import agreement, agreement_of, cohens_kappa, read_labelled
 
 JUDGED = Path(__file__).parents[1] / "data" / "judged_replies.csv"
 
 
-class Echo:
+class Echo(Judge):
     """A judge that takes the reply for the label."""
 
     name, version = "echo", "7"

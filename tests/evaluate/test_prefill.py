@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from test_endpoint import said
+from stub import said, serving
 
 from bdpo.errors import BdpoError
 from bdpo.evaluate.ask.items import Item
@@ -14,7 +14,6 @@ from bdpo.evaluate.replies.collect import Reply, Sampling
 from bdpo.evaluate.replies.endpoint import ChatEndpoint, EndpointGenerator
 from bdpo.evaluate.replies.generate import LocalGenerator
 from families import FAMILIES
-from stub_server import serving
 from tiny import tiny_model, tiny_tokenizer
 
 USER = {"role": "user", "content": "Name a river"}

@@ -9,15 +9,16 @@ import torch
 
 from bdpo.evaluate.replies import progress
 from bdpo.evaluate.replies.collect import Reply, Sampling
+from bdpo.evaluate.replies.estimate import Estimate
 from bdpo.evaluate.replies.generate import LocalGenerator
-from bdpo.evaluate.replies.progress import Estimate, Progress
+from bdpo.evaluate.replies.progress import Progress
 from tiny import tiny_model, tiny_tokenizer
 
 
 @pytest.fixture
 def clock(monkeypatch: pytest.MonkeyPatch) -> list[float]:
     now = [0.0]
-    monkeypatch.setattr("bdpo.evaluate.replies.progress.time.perf_counter", lambda: now[0])
+    monkeypatch.setattr("time.perf_counter", lambda: now[0])
     return now
 
 

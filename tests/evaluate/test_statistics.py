@@ -87,6 +87,14 @@ def test_mcnemar_as_published(gained: int, lost: int, p: float, accuracy: float)
     assert mcnemar(lost, gained) == mcnemar(gained, lost)
 
 
+@pytest.mark.parametrize(("gained", "lost"), [(0, 1), (5, 5), (3, 40), (400, 371), (2600, 2400)])
+def test_rates_and_mcnemar_are_those_of_scipy(gained: int, lost: int) -> None:
+    test = stats.binomtest(gained, gained + lost, 0.5)
+    assert mcnemar(gained, lost) == pytest.approx(test.pvalue, rel=1e-9)
+    low, high = test.proportion_ci(0.95, method="wilson")
+    assert ends(rate(gained, gained + lost)) == pytest.approx((low, high), rel=1e-12)
+
+
 def test_difference_of_rates_by_hand() -> None:
     # 21 prompts: 1 both, 1 method alone, 7 baseline alone, 12 neither (Bentur 2009): 2/21 against 8/21
     method = [1] * 2 + [0] * 19

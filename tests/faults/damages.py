@@ -14,7 +14,7 @@ from random import Random
 
 import forked
 from forked import Ended, Running
-from home import EVALUATE, MERGE, SCORE, TRAIN, TWO, Home
+from home import COMPARE, EVALUATE, EXPORT, MADE, MERGE, REPORT, SCORE, SWEEP, TRAIN, TWO, Home
 from stops import Trial
 
 RESUME = ("--resume",)
@@ -227,9 +227,10 @@ def neighbours(home: Home, random: Random) -> Iterator[Trial]:
 
 def full_disk(home: Home, random: Random) -> Iterator[Trial]:
     """No file can grow beyond what one of the files of a whole run has, and then it can."""
-    for command, tried in ((TRAIN, 8), (SCORE, 4), (EVALUATE, 3), (MERGE, 3)):
-        whole = home.folder / f"whole-{command[0]}"
-        sizes = sorted({path.stat().st_size for path in whole.rglob("*") if path.is_file()} - {0})
+    tries = {TRAIN: 8, SCORE: 4, EVALUATE: 3, MERGE: 3, EXPORT: 2, COMPARE: 2, REPORT: 1, SWEEP: 2}
+    for command, tried in tries.items():
+        whole = home.folder / f"whole-{command[0]}{MADE[command[0]][0]}"
+        sizes = sorted({path.stat().st_size for path in (whole, *whole.rglob("*")) if path.is_file()} - {0})
         for size in random.sample(sizes, min(tried, len(sizes))):
             out = home.new(command[0])
             cache = "cache-train" if command == TRAIN else home.new("cache").name

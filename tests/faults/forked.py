@@ -26,10 +26,13 @@ import torch
 from tqdm import tqdm
 
 import bdpo.evaluate.evaluation
+import bdpo.models.exporting
 import bdpo.models.loading
 import bdpo.models.merging
 import bdpo.recipe.run
+import bdpo.report.page
 import bdpo.score.scoring
+import bdpo.sweep.run
 from bdpo.cli import main
 
 TIMEOUT = 120  # seconds; the longest command takes about 2
@@ -200,4 +203,6 @@ def _code_of_main() -> int:
     except BaseException:
         traceback.print_exc()
         return 1
+    finally:
+        signal.signal(signal.SIGINT, signal.SIG_IGN)  # what comes now comes to an ended command
     return 0

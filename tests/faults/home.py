@@ -25,6 +25,17 @@ SCORE = ("score", "--config", "recipe.yaml")
 EVALUATE = ("evaluate", "model", "--limit", "4", "--max-new-tokens", "8")
 CLEAN = ("data", "clean", "pairs.jsonl")
 MERGE = ("merge", "whole-train")
+EXPORT = ("export", "whole-train")
+COMPARE = ("compare", "whole-evaluate")
+REPORT = ("report", "whole-train", "--evaluation", "whole-evaluate")
+SWEEP = ("sweep", "--config", "sweep.yaml")
+# what a command makes: the ending where it is a file, and the files of a folder that are always the same
+MADE: dict[str, tuple[str, tuple[str, ...]]] = {
+    "train": ("", ("adapter_*", "tokenizer*")), "score": ("", ("data/*", "manifest.json")),
+    "evaluate": ("", ("results.*",)), "data": (".jsonl", ()), "merge": ("", ("*.*",)), "export": ("", ("*.*",)),
+    "compare": ("", ("compare.*",)), "report": (".html", ()),
+    "sweep": ("", ("*.md", "cells/*/*/adapter_*", "cells/*/*/evaluation/*.md")),
+}  # fmt: skip
 
 _TAKEN = itertools.count(1)
 
@@ -37,8 +48,9 @@ class Home:
     expected: dict[str, str] = field(default_factory=dict)  # fingerprint, by command
 
     def new(self, name: str) -> Path:
-        """A folder that is not there; for `data clean` a file."""
-        return self.folder / f"{name}-{os.getpid()}-{next(_TAKEN)}{_suffix(name)}"
+        """A folder that is not there, or a file where the command of that name makes one."""
+        ending = MADE[name][0] if name in MADE else ""
+        return self.folder / f"{name}-{os.getpid()}-{next(_TAKEN)}{ending}"
 
     def copy(self, of: str) -> Path:
         """A copy of a folder."""
@@ -55,24 +67,17 @@ class Home:
         return fingerprint(command, out) == self.expected[command]
 
 
-def _suffix(command: str) -> str:
-    return ".jsonl" if command == "data" else ""
-
-
 def fingerprint(command: str, out: Path) -> str:
     """A hash of the result of a command that is the same whenever the result is."""
-    patterns = {"train": ["adapter_*", "tokenizer*"], "score": ["data/*"], "evaluate": ["results.*"], "merge": ["*.*"]}
-    digest = hashlib.sha256()
-    if command == "data":
+    ending, patterns = MADE[command]
+    files = sorted(path for pattern in patterns for path in out.glob(pattern))
+    if ending:
         files = [path for path in (out, out.with_suffix(".report.jsonl")) if path.exists()]
-    else:
-        files = sorted(path for pattern in patterns[command] for path in out.glob(pattern))
+    digest = hashlib.sha256()
     for path in files:
-        digest.update((path.name if command != "data" else "").encode() + path.read_bytes())
+        digest.update((b"" if ending else str(path.relative_to(out)).encode()) + path.read_bytes())
     if command == "train":
         digest.update(json.dumps(_losses(out)).encode())
-    if command == "score":
-        digest.update((out / "manifest.json").read_bytes() if (out / "manifest.json").exists() else b"")
     return digest.hexdigest() if files else ""
 
 
@@ -98,9 +103,12 @@ def make_home(folder: Path) -> Home:
               "two": {"save_total_limit": 2}}  # fmt: skip
     for name, changed in others.items():
         (folder / f"{name}.yaml").write_text(yaml.safe_dump(recipe | {"train": train | changed}))
+    methods = {"DPO": "balance.enabled=false train.max_steps=2", "B-DPO": "train.max_steps=2"}
+    study = {"recipe": "recipe.yaml", "methods": methods, "evaluate": {"pairs": "pairs.jsonl", "limit": 4}}
+    (folder / "sweep.yaml").write_text(yaml.safe_dump(study))
     home = Home(folder)
-    for command in (TRAIN, SCORE, EVALUATE, CLEAN, MERGE):
-        out = folder / f"whole-{command[0]}{_suffix(command[0])}"
+    for command in (TRAIN, SCORE, EVALUATE, CLEAN, MERGE, EXPORT, COMPARE, REPORT, SWEEP):
+        out = folder / f"whole-{command[0]}{MADE[command[0]][0]}"
         ended = home.run(*command, "--out", str(out), cache=f"cache-{command[0]}")
         assert ended.code == 0, ended.said
         home.expected[command[0]] = fingerprint(command[0], out)

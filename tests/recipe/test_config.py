@@ -1,5 +1,6 @@
 """Recipes: what may be said, what is refused and with which words, and that the shipped ones parse."""
 
+import dataclasses
 import re
 from pathlib import Path
 
@@ -9,7 +10,7 @@ import yaml
 from bdpo.errors import BdpoError
 from bdpo.method.losses import LOSSES
 from bdpo.recipe.parts import bdpo_config
-from bdpo.recipe.sections import Recipe, load_recipe, parse_recipe
+from bdpo.recipe.sections import Recipe, load_recipe, parse_recipe, train_keys
 from bdpo.train import BDPOConfig
 
 RECIPES = sorted((Path(__file__).parents[2] / "recipes").glob("*.yaml"))
@@ -258,3 +259,8 @@ def test_an_unfit_value_of_the_train_section_is_refused_with_its_name(
 ) -> None:
     with pytest.raises(BdpoError, match=sentence):
         bdpo_config(parse_recipe({"train": train}), tmp_path)
+
+
+def test_the_keys_of_train_are_told_without_transformers() -> None:
+    """From its source, since it takes seconds to load: they are the fields that the configuration takes."""
+    assert set(train_keys()) == {field.name for field in dataclasses.fields(BDPOConfig) if field.init}

@@ -20,7 +20,7 @@ def home(tmp_path: Path) -> Path:
     return tmp_path
 
 
-def write_run(folder: Path, *, accuracy: float, lr: float, enabled: bool = True, **loss: Any) -> None:
+def write_run(folder: Path, *, accuracy: float, lr: float, enabled: bool = True, gap: float = 0, **loss: Any) -> None:
     folder.mkdir(parents=True)
     (folder / "run.json").write_text(json.dumps({"format": 1, "method": "B-DPO" if enabled else "DPO", "scores": {}}))
     recipe = {
@@ -30,6 +30,7 @@ def write_run(folder: Path, *, accuracy: float, lr: float, enabled: bool = True,
     }
     (folder / "recipe.yaml").write_text(yaml.safe_dump(recipe))
     final = {"eval_rewards/accuracies": accuracy, "eval_logratios/chosen": -1.5, "eval_logratios/rejected": -4.25}
+    final |= {"gap/accuracies": gap, "gap/margins": 3 * gap} if gap else {}
     (folder / "metrics.json").write_text(json.dumps({"final": final, "history": []}))
 
 
@@ -45,7 +46,7 @@ def evaluated(out: Path, model: str, refused: int, answered: int) -> None:
 def runs(tmp_path: Path) -> Path:
     folder = tmp_path / "runs"
     write_run(folder / "a", accuracy=0.6, lr=5e-6)
-    write_run(folder / "sweep" / "b", accuracy=0.75, lr=1e-5, enabled=False, beta=0.05)
+    write_run(folder / "sweep" / "b", accuracy=0.75, lr=1e-5, enabled=False, gap=0.25, beta=0.05)
     evaluated(folder / "all", str(folder / "a"), 3, 2)  # by its path
     evaluated(folder / "sweep" / "b" / "evaluation", "elsewhere/b", 1, 4)  # moved since, within the run itself
     return folder
@@ -55,12 +56,14 @@ def test_a_line_a_run(runs: Path) -> None:
     found = list_runs(runs)
     assert found.faults == [] and [list(line) for line in found.lines] == [list(COLUMNS)] * 2
     assert [list(line.values()) for line in found.lines] == [
-        ["a", "B-DPO", 0.1, 2.0, 5e-6, 3, 60.0, -1.5, -4.25, 75.0, 50.0],
-        ["sweep/b", "DPO", 0.05, None, 1e-5, 3, 75.0, -1.5, -4.25, 25.0, 100.0],
+        ["a", "B-DPO", 0.1, 2.0, 5e-6, 3, 60.0, None, None, -1.5, -4.25, 75.0, 50.0],
+        ["sweep/b", "DPO", 0.05, None, 1e-5, 3, 75.0, 25.0, 0.75, -1.5, -4.25, 25.0, 100.0],
     ]
 
 
-@pytest.mark.parametrize(("column", "order"), [("accuracy", "ba"), ("safety", "ab"), ("method", "ab"), ("lr", "ba")])
+@pytest.mark.parametrize(
+    ("column", "order"), [("accuracy", "ba"), ("safety", "ab"), ("method", "ab"), ("lr", "ba"), ("margin-gap", "ba")]
+)
 def test_sorted(runs: Path, column: str, order: str) -> None:
     assert "".join(str(line["run"])[-1] for line in list_runs(runs, column).lines) == order
 
@@ -112,9 +115,24 @@ def test_csv_and_table(runs: Path, bdpo_: Bdpo) -> None:
     assert bdpo_("runs", str(runs), "--csv", str(runs / "t.csv"), "--sort", "accuracy")[0] == 0
     assert (runs / "t.csv").read_text() == out
     table = bdpo_("runs", str(runs))[1]
-    assert table.splitlines()[2].split() == [
-        *("a", "B-DPO", "0.1", "2", "5e-06", "3", "60.0", "-1.50", "-4.25", "75.0", "50.0")
+    assert [line.split() for line in table.splitlines()[3:5]] == [
+        ["a", "B-DPO", "0.1", "2", "5e-06", "3", "60.0", "-", "-", "-1.50", "-4.25", "75.0", "50.0"],
+        ["sweep/b", "DPO", "0.05", "-", "1e-05", "3", "75.0", "+25.0", "+0.75", "-1.50", "-4.25", "25.0", "100.0"],
     ]
+
+
+def test_the_table_fits_80_columns_and_leaves_out_what_no_run_has(
+    runs: Path, bdpo_: Bdpo, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COLUMNS", "80")
+    lines = bdpo_("runs", str(runs))[1].splitlines()
+    assert all(len(line) <= 80 for line in lines[:-1])
+    assert [line.split()[-5:] for line in lines if "0.05" in line] == [["+0.75", "-1.50", "-4.25", "25.0", "100.0"]]
+    write_run(runs / "alone" / "c", accuracy=0.5, lr=1e-3)
+    alone = bdpo_("runs", str(runs / "alone"))[1].splitlines()
+    assert alone[3].split() == ["c", "B-DPO", "0.1", "2", "0.001", "3", "50.0", "-1.50", "-4.25"], (
+        "no gap, no evaluation"
+    )
 
 
 def test_what_cannot_be_listed_is_one_sentence(runs: Path) -> None:

@@ -52,9 +52,10 @@ def recipe_in(home: Path, **train: Any) -> Recipe:
 
 
 def result(run: Path) -> tuple[bytes, list[float]]:
-    """The adapter's bytes, and the loss of each step."""
-    history = json.loads((run / "metrics.json").read_text())["history"]
-    return (run / "adapter_model.safetensors").read_bytes(), [e["loss"] for e in history if "loss" in e]
+    """The adapter's bytes, and the loss of each step and of all."""
+    metrics = json.loads((run / "metrics.json").read_text())
+    losses = [e["loss"] for e in metrics["history"] if "loss" in e]
+    return (run / "adapter_model.safetensors").read_bytes(), [*losses, metrics["final"]["train_loss"]]
 
 
 def checkpoint_names(run: Path) -> list[str]:

@@ -2,9 +2,12 @@
 
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
+import bdpo.report.figures_training
+import bdpo.sweep.run
 from tiny import furnish
 
 RECIPE = """
@@ -28,3 +31,17 @@ def home(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
         patch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
         patch.chdir(home)
         yield home
+
+
+@pytest.fixture(autouse=True)
+def pages(monkeypatch: pytest.MonkeyPatch) -> list[tuple[Path, Path]]:
+    """The pages asked for from now on: what of, and where to. Neither they nor the curves of a run are drawn, which
+    would take longer than a tiny cell; tests of reports and of runs look at those."""
+    asked: list[tuple[Path, Path]] = []
+
+    def noted(folders: list[Path], path: Path, **how: Any) -> None:
+        asked.extend((folder, path) for folder in folders)
+
+    monkeypatch.setattr(bdpo.sweep.run, "write_report", noted)
+    monkeypatch.setattr(bdpo.report.figures_training, "at_a_glance", lambda history: None)
+    return asked

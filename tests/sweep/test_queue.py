@@ -1,6 +1,5 @@
 """Cells as processes, one a device at a time. Devices are names here, and most processes programs that note theirs."""
 
-import os
 import signal
 import subprocess
 import sys
@@ -45,9 +44,13 @@ def programs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def test_every_device_has_one_process_at_a_time_and_failures_are_told(programs: Path) -> None:
-    told: list[str] = []
+    told, done = list[str](), list[str]()
     found = cells(programs, 5)
-    failed = queue.run_on(["gpu-a", "gpu-b"], found, lambda cell: ["noting", str(programs), cell.label], told.append)
+    failed = queue.run_on(
+        ["gpu-a", "gpu-b"], found, lambda cell: ["noting", str(programs), cell.label], told.append,
+        lambda cell: done.append(cell.label),
+    )  # fmt: skip
+    assert sorted(done) == ["c0", "c1", "c3", "c4"]
     assert list(failed) == ["c2/seed-1"] and failed["c2/seed-1"].startswith("No such thing. (")
     used = [(programs / f"{cell.label}.done").read_text() for cell in found]
     assert set(used) == {"gpu-a", "gpu-b"} and used[:2] == ["gpu-a", "gpu-b"]
@@ -60,7 +63,7 @@ def test_a_stop_reaches_the_processes(programs: Path, monkeypatch: pytest.Monkey
         "signal.signal(signal.SIGTERM, lambda *_: sys.exit(open(sys.argv[1], 'w').write('stopped') and 143))\n"
         "open(sys.argv[1] + '.ready', 'w').close()\ntime.sleep(60)\n"
     )
-    marks = [programs / "c0", programs / "c1"]
+    marks, told = [programs / "c0", programs / "c1"], list[object]()
 
     def look(seconds: float) -> None:
         if all(Path(f"{mark}.mark.ready").exists() for mark in marks):
@@ -70,8 +73,10 @@ def test_a_stop_reaches_the_processes(programs: Path, monkeypatch: pytest.Monkey
     monkeypatch.setattr(queue, "time", type("Clock", (), {"sleep": staticmethod(look)}))
     with pytest.raises(KeyboardInterrupt):
         queue.run_on(
-            ["a", "b"], cells(programs, 2), lambda cell: ["waiting", f"{programs / cell.label}.mark"], lambda line: None
-        )
+            ["a", "b"], cells(programs, 2), lambda cell: ["waiting", f"{programs / cell.label}.mark"], told.append,
+            told.append,
+        )  # fmt: skip
+    assert not [line for line in told if not str(line).startswith("[")], "none is done, none has failed"
     assert [Path(f"{mark}.mark").read_text() for mark in marks] == ["stopped", "stopped"]
 
 
@@ -96,22 +101,28 @@ def test_devices_are_those_the_environment_names(monkeypatch: pytest.MonkeyPatch
     assert queue.devices() == []
 
 
-def test_two_devices_train_two_cells_and_a_killed_sweep_goes_on(home: Path) -> None:
+def test_two_devices_train_two_cells_and_a_killed_sweep_goes_on(
+    bdpo_: Bdpo, home: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Real processes: the sweep is killed when its first cell has a checkpoint, and the same command ends it."""
-    words = [sys.executable, "-m", "bdpo", "sweep", "--config", "recipe.yaml", "--set", "train.max_steps=30",
+    words = ["sweep", "--config", "recipe.yaml", "--set", "train.max_steps=30", "--set", "train.save_steps=10",
              "--seeds", "1", "--grid", "loss.beta=0.1,0.2", "--pairs", "held.jsonl", "--out", "two"]  # fmt: skip
-    environment = {**os.environ, "CUDA_VISIBLE_DEVICES": "a,b"}
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "a,b")
     cells = home / "two" / "cells"
-    sweep = subprocess.Popen(words, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
+    sweep = subprocess.Popen(
+        [sys.executable, "-m", "bdpo", *words], stdout=subprocess.PIPE, stderr=subprocess.STDOUT
+    )  # fmt: skip
     deadline = time.monotonic() + 120
     while not list(cells.glob("*/seed-1/checkpoint-*/manifest.json")) and time.monotonic() < deadline:
         time.sleep(0.02)
     sweep.send_signal(signal.SIGTERM)
     said = sweep.communicate()[0].decode()
     assert sweep.returncode == 128 + signal.SIGTERM and "run the same command again" in said, said
-    ended = subprocess.run(words, env=environment, capture_output=True, text=True)
-    assert ended.returncode == 0, ended.stdout + ended.stderr
-    assert sorted(path.parent.name for path in cells.glob("*/seed-1/README.md")) == ["seed-1", "seed-1"]
+    code, said, err = bdpo_(*words)  # its cells are processes again
+    assert code == 0, said + err
+    names = [f"B-DPO_loss.beta-{beta}/seed-1" for beta in ("0.1", "0.2")]
+    assert sorted(path.parent.relative_to(cells).as_posix() for path in cells.glob("*/seed-1/README.md")) == names
+    assert all(f"{name}: held-out accuracy " in said for name in names), "a line for each that is finished"
     assert (home / "two" / "compare.json").exists()
 
 

@@ -13,9 +13,12 @@ from safetensors.torch import load_file
 import bdpo.score.scoring
 import bdpo.sweep.cells
 import bdpo.sweep.results
+import bdpo.sweep.run
 from bdpo.evaluate.results.outcomes import open_runs
 from bdpo.files import one_at_a_time
 from bdpo.recipe.run import run_recipe
+from bdpo.report.page import write_report
+from bdpo.report.runs import open_runs as report_of
 from bdpo.sweep.plan import Study, cells, load_study
 from tiny import Bdpo
 
@@ -86,8 +89,10 @@ CELLS = ["DPO/seed-1", "DPO/seed-2", "B-DPO/seed-1", "B-DPO/seed-2", "off/seed-1
 
 
 def test_methods_and_seeds_share_scores_and_are_paired(
-    bdpo_: Bdpo, home: Path, trained: list[str], passes: list[str], looked: Counter[str]
-) -> None:
+    bdpo_: Bdpo, home: Path, trained: list[str], passes: list[str], looked: Counter[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:  # fmt: skip
+    monkeypatch.setattr(bdpo.sweep.run, "write_report", write_report)  # the page is drawn here, and nowhere else
     code, said, _ = bdpo_(*SWEEP, "--out", "out")
     assert code == 0 and trained == CELLS
     # of the evaluation of a cell: before it is made, and when it is there; of base at the beginning, too
@@ -101,6 +106,8 @@ def test_methods_and_seeds_share_scores_and_are_paired(
     assert not same(weights(home, "DPO/seed-1"), weights(home, "DPO/seed-2"))
     assert not same(weights(home, "B-DPO/seed-1"), weights(home, "DPO/seed-1"))
     assert "Settings" in said and "off" in said
+    lines = [next(line for line in said.splitlines() if line.startswith(f"{cell}: ")) for cell in CELLS]
+    assert all("held-out accuracy " in line and ", preferences " in line for line in lines), "as each is finished"
     page = (home / "out" / "report.html").read_text()
     assert "base (1 seed), DPO (2 seeds), B-DPO (2 seeds), off (2 seeds)" in page
     assert all(
@@ -131,10 +138,13 @@ def test_what_is_found_is_that_of_the_cells(home: Path) -> None:
     assert line in (out / "results.md").read_text()
 
 
-def test_what_is_finished_is_skipped_and_more_seeds_are_added(bdpo_: Bdpo, home: Path, trained: list[str]) -> None:
+def test_what_is_finished_is_skipped_and_more_seeds_are_added(
+    bdpo_: Bdpo, home: Path, trained: list[str], pages: list[tuple[Path, Path]]
+) -> None:
     before = (home / "out" / "sweep.json").read_text()
     assert bdpo_(*SWEEP, "--out", "out")[0] == 0
     assert trained == [] and (home / "out" / "sweep.json").read_text() == before
+    assert pages == [(Path("out"), Path("out/report.html"))], "of what is there, once"
     code, said, _ = bdpo_(*SWEEP, "--seeds", "3", "--out", "out")
     assert code == 0 and "10 cells, 7 of them finished." in said
     assert trained == ["DPO/seed-3", "B-DPO/seed-3", "off/seed-3"]
@@ -192,12 +202,15 @@ def test_each_printed_command_runs_its_cell(bdpo_: Bdpo, home: Path, trained: li
     assert not (home / "array of cells" / "compare.json").exists(), "not after each of many cells"
 
 
-def test_a_cell_that_fails_is_named_and_the_others_run(bdpo_: Bdpo, home: Path, trained: list[str]) -> None:
+def test_a_cell_that_fails_is_named_and_the_others_run(
+    bdpo_: Bdpo, home: Path, trained: list[str], pages: list[tuple[Path, Path]]
+) -> None:
     code, _, err = bdpo_(*SWEEP[:3], "--grid", "data.train=nowhere.jsonl,pairs.jsonl", *ASKED, "--out", "failing")
     assert code == 2 and "1 of 3 cells failed, first B-DPO_data.train-nowhere.jsonl/seed-1: " in err
     assert "run the same command again" in err and trained == ["B-DPO_data.train-pairs.jsonl/seed-1"]
-    page = (home / "failing" / "report.html").read_text()
-    assert "B-DPO data.train=pairs.jsonl, seed 1" in page and "B-DPO data.train=nowhere.jsonl" not in page
+    assert pages == [(Path("failing"), Path("failing/report.html"))]
+    shown, evaluations = report_of(home / "failing")
+    assert [run.name for run in shown] == ["B-DPO data.train=pairs.jsonl"] and len(evaluations) == 2  # base is one
 
 
 def test_a_study_holds_what_the_options_say(home: Path) -> None:

@@ -8,6 +8,7 @@ runs.py      a line a run
 report.py    the page that shows them
 serving.py   merging, exporting, the hub
 demo.py      the whole way on the embedded default
+usage.py     the line of usage; ending.py  how a command ends that does not end by itself
 show.py      what bdpo data show prints and exports
 tables.py    what commands print of scores and of changed replies
 """

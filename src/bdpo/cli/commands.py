@@ -6,34 +6,35 @@ import atexit
 import json
 import os
 import shlex
-import signal
 import sys
 import warnings
 from functools import partial
 from importlib.metadata import version
 from pathlib import Path
-from typing import Annotated, Any, Literal, NoReturn
+from typing import Annotated, Any, Literal
 
 import typer
 
+from bdpo.cli.ending import fail, stopped
 from bdpo.cli.evaluate import EPILOG, TrustRemoteCode, evaluate_app
 from bdpo.cli.recipe import STARTER, copied_first, recipe_app
 from bdpo.cli.report import report_app
 from bdpo.cli.runs import runs_app
 from bdpo.cli.serving import serving_app
 from bdpo.cli.sweep import sweep_app
+from bdpo.cli.usage import Commands
 from bdpo.errors import BdpoError
-from bdpo.processes import first_to_say, stoppable, unstoppable
-from bdpo.terminal import say, steady_streams, visible
+from bdpo.processes import stoppable, unstoppable
+from bdpo.terminal import reading, say, steady_streams
 
-app = typer.Typer(
+app = Commands(
     help="Balanced DPO for the safety alignment of chat models: check data, measure, train, evaluate, compare.",
     epilog=EPILOG,
     no_args_is_help=True,
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-data_app = typer.Typer(help="Look at preference data before training on it.", no_args_is_help=True)
+data_app = Commands(help="Look at preference data before training on it.", no_args_is_help=True)
 app.add_typer(data_app, name="data")
 app.add_typer(evaluate_app)
 app.add_typer(sweep_app)
@@ -44,6 +45,7 @@ app.add_typer(serving_app)
 
 _DATA = "starter, a .jsonl/.json/.csv/.tsv/.parquet file (also .gz), a save_to_disk folder, or a hub name."
 _MODEL = "starter, a model folder, a PEFT adapter folder, a .gguf file, or a hub name."
+Data = Annotated[str, typer.Argument(metavar="DATA", help=_DATA)]
 Model = Annotated[str, typer.Option(help=_MODEL)]
 Split = Annotated[str | None, typer.Option(help="Split of the data; train where there are several.")]
 Config = Annotated[str | None, typer.Option("--data-config", help="Configuration of a hub data set.")]
@@ -82,12 +84,14 @@ def bdpo(
 
 @data_app.command("check", epilog=EPILOG)
 def data_check(
-    data: Annotated[str, typer.Argument(help=_DATA)],
+    data: Data,
     against: Annotated[
         str | None, typer.Option(help="Other data, such as a test set, read alike: prompts must not be in both.")
     ] = None,
     against_split: Annotated[str | None, typer.Option(help="Split of --against.")] = None,
-    model: Model = "starter",
+    model: Annotated[
+        str | None, typer.Option(help=f"Whose tokenizer to check with: {_MODEL} Left out: without one.")
+    ] = None,
     split: Split = None,
     data_config: Config = None,
     format: Format = None,
@@ -105,19 +109,16 @@ def data_check(
 
     Finds broken rows, empty or identical replies, duplicate and contradictory prompts, unsafe chosen
     replies, length bias, refusals, boilerplate, rows that are too long, control tokens inside texts, and overlap.
-    The lengths and control tokens are those of --model's tokenizer. Nothing is mended; where training would mend
-    something, the report says so.
+    What is too long, control tokens and the chat template need --model's tokenizer; without one lengths are in words
+    and the check takes a second. Nothing is mended; where training would mend something, the report says so.
     """
     from rich.console import Console
 
     from bdpo.pairs import check_pairs, control_tokens, load_pairs
 
-    def tokenizer() -> Any:  # after the data where that can be, since a fault of the data should not wait for it
-        from bdpo.models import load_tokenizer
-
-        return load_tokenizer(model)
-
-    strip = control_tokens(tokenizer()) if strip_control_tokens else ()
+    if strip_control_tokens and model is None:
+        raise BdpoError("--strip-control-tokens needs to know whose: name the model that is to be trained (--model).")
+    strip = control_tokens(_tokenizer(model)) if strip_control_tokens and model else ()
     read = partial(
         load_pairs, format=format, prefer=prefer, columns=_columns(columns), as_chat=as_chat, sample=sample, seed=seed,
         strip_control_tokens=strip, on_error="collect",
@@ -125,17 +126,19 @@ def data_check(
     loaded = read(data, split=split, config=data_config)
     other_config = data_config if against == data else None  # another split of it
     other = None if against is None else read(against, split=against_split, config=other_config)
-    report = check_pairs(loaded, against=other, tokenizer=tokenizer(), max_length=max_length)
+    report = check_pairs(loaded, against=other, tokenizer=_tokenizer(model) if model else None, max_length=max_length)
     if as_json:
         print(json.dumps(report.to_dict(), indent=2))
     else:
         report.render(Console())
+        if model is None:
+            say(Console(), "Name the model that is to be trained, --model, to have checked what needs its tokenizer.")
     raise typer.Exit(1 if report.has_errors else 0)
 
 
 @data_app.command("show", epilog=EPILOG)
 def data_show(
-    data: Annotated[str, typer.Argument(help=_DATA)],
+    data: Data,
     scores: Annotated[Path | None, typer.Option(help="Folder of bdpo score, made of this data.")] = None,
     sort: Annotated[
         Literal["order", "imbalance"] | None,
@@ -166,20 +169,19 @@ def data_show(
     from rich.console import Console
 
     from bdpo.cli.show import show
-    from bdpo.models import load_tokenizer
     from bdpo.pairs import load_pairs
 
     if sort == "imbalance" and scores is None:
         raise BdpoError("--sort imbalance needs --scores DIR: run `bdpo score` first.")
     loaded = load_pairs(data, split=split, config=data_config, format=format, prefer=prefer, columns=_columns(columns),
                         as_chat=as_chat, sample=sample, seed=seed)  # fmt: skip
-    tokenizer = load_tokenizer(model) if template else None
+    tokenizer = _tokenizer(model) if template else None
     show(loaded.pairs, scores, Console(), by_imbalance=sort != "order", top=top, tokenizer=tokenizer, export=export)
 
 
 @data_app.command("clean", epilog=EPILOG)
 def data_clean(
-    data: Annotated[str, typer.Argument(help=_DATA)],
+    data: Data,
     out: Annotated[Path, typer.Option(help="File for the mended pairs, canonical JSONL; FILE.report.jsonl beside it.")],
     conflicts: Annotated[
         Literal["majority", "drop", "error"],
@@ -208,6 +210,13 @@ def data_clean(
     )  # fmt: skip
     for line in cleaned.lines():
         say(Console(), line)
+
+
+def _tokenizer(model: str) -> Any:
+    """The tokenizer of a model, for which transformers is loaded: after the data, whose faults should not wait."""
+    from bdpo.models import load_tokenizer
+
+    return load_tokenizer(model)
 
 
 def _columns(given: list[str] | None) -> dict[str, str]:
@@ -244,19 +253,22 @@ def score(
     """
     from rich.console import Console
 
-    from bdpo.cli.tables import render_summary
-    from bdpo.processes import processes
-    from bdpo.recipe.data import read_data, refuse_errors
-    from bdpo.recipe.parts import model_to_score
-    from bdpo.recipe.sections import as_override, load_recipe
-    from bdpo.score import score as score_pairs
-    from bdpo.score.summary import summarise_scores
+    from bdpo.recipe.sections import as_override, first_look, load_recipe
 
     flags = {"model.name": model, "data.train": data, "score.estimator": estimator}
     server = {"score.endpoint": endpoint, "score.endpoint_model": endpoint_model}  # training needs it no more
     given = [as_override(key, value) for key, value in flags.items() if value is not None]
     given += ["score.ches=true"] if ches else []
     asked = [as_override(key, value) for key, value in server.items() if value is not None]
+    reading(first_look(config, [*(set_ or []), *given]).data.train)
+
+    from bdpo.cli.tables import render_summary
+    from bdpo.processes import processes
+    from bdpo.recipe.data import read_data, refuse_errors
+    from bdpo.recipe.parts import model_to_score
+    from bdpo.score import score as score_pairs
+    from bdpo.score.summary import summarise_scores
+
     recipe = load_recipe(config, [*(set_ or []), *given, *asked])
     read = read_data(recipe)
     refuse_errors(recipe, read)
@@ -292,12 +304,15 @@ def train(
     """
     from rich.console import Console
 
+    from bdpo.recipe.sections import first_look, load_recipe
+
+    reading(first_look(config, set_).data.train)
+
     from bdpo.processes import processes
     from bdpo.recipe.callback import evaluation_callbacks
     from bdpo.recipe.data import RunData
     from bdpo.recipe.folder import how_to_go_on
     from bdpo.recipe.run import run_recipe
-    from bdpo.recipe.sections import load_recipe
     from bdpo.train.shown import print_training
 
     recipe = load_recipe(config, set_)
@@ -327,7 +342,8 @@ def train(
                 next_command = shlex.join(["bdpo", "merge", str(out), "--out", f"{out}-merged"])
                 say(console, f"Next: {next_command} gives plain weights for vLLM or llama.cpp.")
     except KeyboardInterrupt as stop:
-        _stopped(stop, how_to_go_on(out))
+        stop.add_note(how_to_go_on(out))
+        raise
 
 
 @app.command(epilog=EPILOG)
@@ -339,6 +355,8 @@ def demo(
 ) -> None:
     """The whole way on the embedded default: check, score, train, before and after. About 5 minutes on 2 cores."""
     from rich.console import Console
+
+    reading("the starter data")
 
     from bdpo.cli.demo import run_demo
 
@@ -359,25 +377,15 @@ def main() -> None:
     except BdpoError as error:
         if debug:
             raise
-        _fail(str(error))
+        fail(str(error))
     except OSError as error:
         if debug:
             raise
-        _fail(f"{error.filename or 'A file'}: {error.strerror or error}.")
+        fail(f"{error.filename or 'A file'}: {error.strerror or error}.")
     except KeyboardInterrupt as stop:
-        _stopped(stop)
+        stopped(stop)
     except SystemExit as end:
-        stopped = getattr(end.__context__, "__cause__", None)  # Typer makes an exit of it
-        if isinstance(stopped, KeyboardInterrupt):
-            _stopped(stopped)
+        cause = getattr(end.__context__, "__cause__", None)  # Typer makes an exit of it
+        if isinstance(cause, KeyboardInterrupt):
+            stopped(cause)
         raise
-
-
-def _stopped(stop: BaseException, how: str = "run the same command again") -> NoReturn:
-    _fail(f"Stopped. What was written is kept; {how}.", 128 + getattr(stop, "number", signal.SIGINT))
-
-
-def _fail(sentence: str, code: int = 2) -> NoReturn:
-    if first_to_say(sentence):
-        print(visible(f"bdpo: {sentence}").replace("\n", "\\n"), file=sys.stderr)
-    sys.exit(code)

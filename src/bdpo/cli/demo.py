@@ -11,13 +11,13 @@ from rich.table import Table
 from bdpo import models
 from bdpo.cli.recipe import STARTER, copied_first
 from bdpo.cli.tables import render_summary
+from bdpo.evaluate.ask.benchmarks import AVERAGED
 from bdpo.evaluate.evaluation import evaluate, local_models
 from bdpo.evaluate.judges import make_judge
 from bdpo.evaluate.plan import Plan, plan_tasks
 from bdpo.evaluate.replies.collect import Sampling
-from bdpo.evaluate.results.compare import compare
+from bdpo.evaluate.results.kind_table import kind_grids
 from bdpo.evaluate.results.outcomes import Run, open_runs
-from bdpo.evaluate.results.tables import comparison_grids
 from bdpo.pairs import check_pairs, load_pairs
 from bdpo.recipe.data import read_data
 from bdpo.recipe.parts import load_model
@@ -29,7 +29,8 @@ from bdpo.score.summary import summarise_scores
 from bdpo.terminal import plain, say
 from bdpo.train.shown import print_training
 
-_ASKED = Plan("starter", limit=16, sampling=Sampling(max_new_tokens=48))  # half a minute a model on two cores
+_RANKED = Plan("", pairs="starter", pairs_split="validation")
+_ASKED = Plan("starter", limit=8, sampling=Sampling(max_new_tokens=48))  # of each kind; a quarter of a minute a model
 
 
 def demo_recipe(pairs: int) -> dict[str, Any]:
@@ -65,20 +66,16 @@ def run_demo(out: Path, *, pairs: int, console: Console) -> Path:
     _step(console, 3, "Train with B-DPO (LoRA): the better understood reply of a pair pulls less")
     result = run_recipe(recipe, out)
     print_training(result.history, console)
-    _step(console, 4, "Evaluate before and after: harmful prompts, and harmless ones that look alike, all held out")
-    judge = make_judge("rules")
-    tasks, _ = plan_tasks(_ASKED, judge)
-    evaluate(local_models([("before", "starter"), ("after", str(out))]), tasks, out / "evaluation", judge)
-    comparison_grids(compare([out / "evaluation"]))[-1].render(console)  # each suite has one benchmark here
-    console.print(sample_replies(*open_runs(out / "evaluation")))
+    _step(console, 4, "Evaluate before and after, all held out: how pairs are ranked, and a few replies")
+    show_change(("before", "starter"), ("after", str(out)), out / "evaluation", console)
     write_report([out], out / "report.html")
     say(
         console,
         f"\nThe run lies in {out}: the adapter, recipe.yaml, metrics.json and README.md, its model card."
         f"\nThe scores lie in {scores.path}; training again with another beta or loss reuses them."
-        f"\nThe evaluation lies in {out / 'evaluation'}. Of {_ASKED.limit} prompts six must change, all one way, for "
-        "p < 0.05, and the judge of rules needs a word of refusal, which most refusals of the starter data do without: "
-        "this shows the way, not a safer model. docs/evaluation.md has the larger evaluation. Next, on your own pairs:"
+        f"\nThe evaluation lies in {out / 'evaluation'}. Its pairs show what training changed; its few replies are for "
+        "the eye, and no verdict: this shows the way, not a safer model. docs/evaluation.md has the larger evaluation. "
+        "Next, on your own pairs:"
         "\n  bdpo data check YOUR_PAIRS.jsonl"
         f"\n  {copied_first()}bdpo train --config {STARTER} --set data.train=YOUR_PAIRS.jsonl --out runs/mine"
         f"\nAll of it on one page, for your browser: {out / 'report.html'}",
@@ -86,12 +83,28 @@ def run_demo(out: Path, *, pairs: int, console: Console) -> Path:
     return out
 
 
+def show_change(before: tuple[str, str], after: tuple[str, str], folder: Path, console: Console) -> None:
+    """Evaluate two models, each a name and what it means; print preferences by kind and a few replies."""
+    judge = make_judge("rules")
+    tasks = [task for plan in (_RANKED, _ASKED) for task in plan_tasks(plan, judge)[0]]
+    evaluate(local_models([before, after]), tasks, folder, judge)
+    for grid in kind_grids(folder):
+        grid.render(console)
+    say(
+        console,
+        f"Look at the reward: in how many pairs did {after[0]} raise the chosen reply over the rejected one, measured "
+        f"from {before[0]}? Chance is 50 % and a margin of 0; refusing more, and nothing else, raises one kind and "
+        "lowers the other.",
+    )
+    console.print(sample_replies(*open_runs(folder)))
+
+
 def sample_replies(before: Run, after: Run, *, each: int = 2) -> Table:
     """The first replies of each benchmark side by side, with what the judge made of them."""
     table = Table(title="Sample replies", title_justify="left", show_lines=True)
     for heading in ("prompt", "before", "after"):
         table.add_column(heading, ratio=1, overflow="fold")
-    for task in before.tasks:
+    for task in [name for name, record in before.tasks.items() if record.suite in AVERAGED]:
         for old, new in list(zip(before.whole(task), after.whole(task), strict=True))[:each]:
             replies = (f"{outcome.reply.strip()}\n({outcome.verdict})" for outcome in (old, new))
             table.add_row(*map(plain, (old.request, *replies)))

@@ -4,24 +4,26 @@ from __future__ import annotations
 
 import json
 import shlex
-import sys
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
-from bdpo.terminal import plain, say
+from bdpo.cli.usage import Commands
+from bdpo.terminal import plain, reading, say
+
+if TYPE_CHECKING:
+    from bdpo.evaluate.evaluation import Subject
 
 EPILOG = "Errors are one sentence and exit code 2; add --debug anywhere for the traceback."
-evaluate_app = typer.Typer()
+evaluate_app = Commands()
 
 
 def _trust(trusted: bool) -> None:
-    if trusted or "bdpo.models" in sys.modules:  # else nobody has trusted yet, and loading it would take seconds
-        from bdpo import models
+    from bdpo.models.remote_code import trust_remote_code
 
-        models.trust_remote_code(trusted)
+    trust_remote_code(trusted)
 
 
 TrustRemoteCode = Annotated[
@@ -36,11 +38,13 @@ TrustRemoteCode = Annotated[
 
 Judge = Annotated[str, typer.Option(help="Who says what a reply does, by a name of docs/judges.md.")]
 JudgeModel = Annotated[str | None, typer.Option(help="Model of a judge that is one: a folder or a name.")]
-JudgeEndpoint = Annotated[str | None, typer.Option(help="OpenAI-compatible URL at which the judge's model answers.")]
+JudgeEndpoint = Annotated[
+    str | None, typer.Option(help="OpenAI-compatible URL of the judge's model; its key in OPENAI_API_KEY.")
+]
 Models = Annotated[
     list[str],
     typer.Argument(
-        metavar="[NAME=]MODEL...", help="Models by name, folder, adapter or hub name; one NAME for several: seeds."
+        metavar="[NAME=]MODEL", help="Models by name, folder, adapter or hub name; one NAME for several: seeds."
     ),
 ]
 Out = Annotated[Path, typer.Option(help="Folder of the results; run again to go on, or to add models.")]
@@ -67,7 +71,9 @@ Dtype = Annotated[str, typer.Option(help="float32, bfloat16, float16, or auto: a
 DeviceMap = Annotated[
     str | None, typer.Option(help="Spread a model over GPUs, CPU and disk: auto, balanced or sequential.")
 ]
-Endpoint = Annotated[str | None, typer.Option(help="OpenAI-compatible URL that serves the models, such as vLLM's.")]
+Endpoint = Annotated[
+    str | None, typer.Option(help="OpenAI-compatible URL that serves the models, such as vLLM's; key: OPENAI_API_KEY.")
+]
 ChatTemplate = Annotated[
     Path | None, typer.Option(metavar="FILE", help="Jinja file in place of the models' chat templates.")
 ]
@@ -115,17 +121,10 @@ def evaluate(
     if lm_eval and endpoint:
         raise BdpoError("--lm-eval needs the model itself, which an endpoint does not give: leave out one of the two.")
     harness = Harness(_split(lm_eval), limit, batch_size or 25) if lm_eval else None
-    subjects: Iterable[evaluation.Subject]
-    if endpoint is None:
-        template = _text_of(chat_template, "--chat-template")
-        subjects = evaluation.local_models(
-            named, dtype=dtype, batch_size=batch_size, chat_template=template, template_variables=variables,
-            device_map=device_map,
-        )  # fmt: skip
-    elif chat_template is not None:
-        raise BdpoError("--chat-template is for models loaded here: start the server of --endpoint with it.")
-    else:
-        subjects = evaluation.endpoint_models(named, endpoint, workers=workers, template_variables=variables)
+    subjects = _subjects(
+        named, endpoint, chat_template, variables, workers, dtype=dtype, batch_size=batch_size, device_map=device_map
+    )
+    reading(", ".join(filter(None, (suite, pairs))), torch=endpoint is None)
     judged_by = make_judge(judge, model=judge_model, endpoint=judge_endpoint, workers=workers)
     plan = Plan(
         suite, data_dir, limit, seed, _split(transform), pairs, pairs_split, pairs_kind, prefer, sampling,
@@ -143,7 +142,7 @@ def evaluate(
 
 @evaluate_app.command(epilog=EPILOG)
 def compare(
-    folders: Annotated[list[Path], typer.Argument(metavar="DIR...", help="Folders of bdpo evaluate.")],
+    folders: Annotated[list[Path], typer.Argument(metavar="DIR", help="Folders of bdpo evaluate.")],
     baseline: Annotated[str | None, typer.Option(help="NAME that the others are compared with; the first one.")] = None,
     weights: Annotated[
         str, typer.Option(help="Of the suites in the overall average: safety=2,over-refusal=1,... ; all the same.")
@@ -200,7 +199,10 @@ def compare(
 
 @evaluate_app.command("judge-agreement", epilog=EPILOG)
 def judge_agreement(
-    file: Annotated[Path, typer.Argument(help="Labelled replies: a CSV, JSONL or Parquet with prompt, reply, label.")],
+    file: Annotated[
+        Path,
+        typer.Argument(metavar="FILE", help="Labelled replies: a CSV, JSONL or Parquet with prompt, reply, label."),
+    ],
     judge: Judge = "rules",
     judge_model: JudgeModel = None,
     judge_endpoint: JudgeEndpoint = None,
@@ -218,6 +220,25 @@ def judge_agreement(
         print(json.dumps(found.to_dict(), indent=2))
     else:
         found.render(Console())
+
+
+def _subjects(
+    named: list[tuple[str, str]], endpoint: str | None, chat_template: Path | None, variables: dict[str, Any],
+    workers: int, **local: Any,
+) -> Iterable[Subject]:  # fmt: skip
+    """The models, behind an endpoint or to be loaded here in turn; what is no model is refused before that."""
+    from bdpo.errors import BdpoError
+    from bdpo.evaluate.evaluation import endpoint_models, local_models
+    from bdpo.models.names import local_folder
+
+    if endpoint is not None:
+        if chat_template is not None:
+            raise BdpoError("--chat-template is for models loaded here: start the server of --endpoint with it.")
+        return endpoint_models(named, endpoint, workers=workers, template_variables=variables)
+    for _, model in named:
+        local_folder(model)
+    template = _text_of(chat_template, "--chat-template")
+    return local_models(named, chat_template=template, template_variables=variables, **local)
 
 
 def _template_variables(text: str) -> dict[str, Any]:

@@ -10,15 +10,16 @@ from typing import Annotated
 import typer
 
 from bdpo.cli.evaluate import EPILOG
+from bdpo.cli.usage import Commands
 from bdpo.errors import BdpoError, unknown
 from bdpo.files import write_whole
 from bdpo.terminal import say
 
 STARTER = Path("recipes/starter.yaml")
 
-recipe_app = typer.Typer(help="Recipes that come with bdpo, to start from.", no_args_is_help=True)
+recipe_app = Commands(help="Recipes that come with bdpo, to start from.", no_args_is_help=True)
 
-Name = Annotated[str, typer.Argument(help="A name that `bdpo recipe list` shows.")]
+Name = Annotated[str, typer.Argument(metavar="NAME", help="A name that `bdpo recipe list` shows.")]
 
 
 @recipe_app.command("list", epilog=EPILOG)

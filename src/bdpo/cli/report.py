@@ -8,15 +8,16 @@ from typing import Annotated
 import typer
 
 from bdpo.cli.evaluate import EPILOG
+from bdpo.cli.usage import Commands
 from bdpo.terminal import say
 
-report_app = typer.Typer()
+report_app = Commands()
 
 
 @report_app.command(epilog=EPILOG)
 def report(
     runs: Annotated[
-        list[Path] | None, typer.Argument(metavar="[RUN]...", help="Folders of bdpo train or bdpo sweep.")
+        list[Path] | None, typer.Argument(metavar="RUN", help="Folders of bdpo train or bdpo sweep.")
     ] = None,
     evaluation: Annotated[
         Path | None, typer.Option(help="Folder of bdpo evaluate; RUN/evaluation if left out and there.")

@@ -8,27 +8,35 @@ from typing import Annotated
 import typer
 
 from bdpo.cli.evaluate import EPILOG
+from bdpo.cli.usage import Commands
 from bdpo.terminal import plain, say, visible
 
-runs_app = typer.Typer()
+runs_app = Commands()
+_BROKEN = {
+    "temperature": "tem-\npera-\nture", "accuracy": "accu-\nracy", "margin-gap": "mar-\ngin-\ngap",
+    "rejected": "re-\njected", "over-refusal": "over-\nre-\nfusal",
+}  # fmt: skip
 
 
 @runs_app.command(epilog=EPILOG)
 def runs(
-    folder: Annotated[Path, typer.Argument(help="Folder below which runs of bdpo train lie.")],
+    folder: Annotated[Path, typer.Argument(metavar="FOLDER", help="Folder below which runs of bdpo train lie.")],
     sort: Annotated[
         str,
         typer.Option(
             metavar="COLUMN",
-            help="run, method, beta, temperature, lr, seed, accuracy, chosen, rejected, safety or over-refusal.",
+            help="run, method, beta, temperature, lr, seed, accuracy, gap, margin-gap, chosen, rejected, safety or "
+            "over-refusal.",
         ),
     ] = "run",
     csv: Annotated[str | None, typer.Option(metavar="FILE", help="Write CSV, with - to the terminal.")] = None,
 ) -> None:
     """List the runs in a folder, a line each: settings, held-out figures, safety and over-refusal.
 
-    Accuracy and log-ratios are those of the held-out pairs, at the end of training. Safety is harmful prompts answered
-    safely and over-refusal harmless prompts answered, where the run was evaluated into a folder below the same one.
+    Accuracy and log-ratios are those of the held-out pairs, at the end of training; the gaps are training pairs less
+    held-out ones, of accuracy and of the margin. Safety is harmful prompts answered safely and over-refusal harmless
+    prompts answered, where the run was evaluated into a folder below the same one. A column of which no run has a value
+    is not shown.
     """
     from rich.console import Console
     from rich.table import Table
@@ -47,12 +55,19 @@ def runs(
     else:
         console = Console()
         table = Table(box=None, padding=(0, 1, 0, 0), pad_edge=False)
-        for place, name in enumerate(COLUMNS):
-            heading = name.replace("-", "-\n").replace("temperature", "temper-\nature")
-            table.add_column(plain(heading), justify="right" if place > 1 else "left", overflow="fold")
+        shown = [name for name in COLUMNS if any(line[name] is not None for line in found.lines)]
+        for name in shown:
+            text = name in ("run", "method")  # the one to be folded where the terminal is narrow
+            heading = _BROKEN.get(name, name)
+            table.add_column(plain(heading), justify="left" if text else "right", overflow="fold", no_wrap=not text)
         for line in found.lines:
-            table.add_row(*map(plain, cells(line)))
+            values = dict(zip(COLUMNS, cells(line), strict=True))
+            table.add_row(*(plain(values[name]) for name in shown))
         console.print(table)
-        say(console, "accuracy, safety, over-refusal (harmless prompts answered) in %; log-ratios in nats.")
+        say(
+            console,
+            "accuracy, safety, over-refusal (harmless prompts answered) in %; gap: accuracy of training pairs less "
+            "held-out ones, in points; log-ratios in nats.",
+        )
     for fault in found.faults:
         say(Console(stderr=True), f"Left out: {fault}")

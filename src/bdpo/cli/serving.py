@@ -3,20 +3,34 @@
 from __future__ import annotations
 
 import shlex
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
 from bdpo.cli.evaluate import EPILOG, TrustRemoteCode
+from bdpo.cli.usage import Commands
 from bdpo.terminal import say, visible
 
-serving_app = typer.Typer()
+serving_app = Commands()
+
+
+@contextmanager
+def made_once(out: Path, last: str = "config.json") -> Iterator[None]:
+    """A command that refuses a folder which is there, and writes `last` last: stopped, it says how far it is."""
+    try:
+        yield
+    except KeyboardInterrupt as stop:
+        if out.is_dir() and any(out.iterdir()):
+            stop.add_note(f"{out} is finished" if (out / last).exists() else f"remove {out} and run it again")
+        raise
 
 
 @serving_app.command(epilog=EPILOG)
 def merge(
-    run: Annotated[Path, typer.Argument(help="A run's folder, or any PEFT adapter folder.")],
+    run: Annotated[Path, typer.Argument(metavar="RUN", help="A run's folder, or any PEFT adapter folder.")],
     out: Annotated[Path, typer.Option(help="Folder for the plain weights; must not exist or be empty.")],
     dtype: Annotated[str, typer.Option(help="float32, bfloat16, float16, or auto: as the base is stored.")] = "auto",
     trust_remote_code: TrustRemoteCode = False,
@@ -24,13 +38,17 @@ def merge(
     """Write an adapter merged into its base, as plain weights for vLLM, llama.cpp's converter and the like."""
     from bdpo import models
 
-    models.merge(run, out, dtype=dtype)
-    print(visible(f"Merged weights and tokenizer: {out}"))
+    models.resolve(run)  # before torch is loaded
+    with made_once(out):
+        models.merge(run, out, dtype=dtype)
+        print(visible(f"Merged weights and tokenizer: {out}"))
 
 
 @serving_app.command(epilog=EPILOG)
 def export(
-    run: Annotated[Path, typer.Argument(help="A run's folder, or any folder of an adapter or of weights.")],
+    run: Annotated[
+        Path, typer.Argument(metavar="RUN", help="A run's folder, or any folder of an adapter or of weights.")
+    ],
     out: Annotated[Path, typer.Option(help="Folder for what is served; must not exist or be empty.")],
     dtype: Annotated[str, typer.Option(help="float32, bfloat16, float16, or auto: as the base is stored.")] = "auto",
     gguf: Annotated[str | None, typer.Option(help="Also one GGUF file: q8_0, f16, bf16 or f32.")] = None,
@@ -43,13 +61,15 @@ def export(
     """
     from bdpo import models
 
-    models.export(run, out, dtype=dtype, gguf=gguf)
-    print(visible(f"Written: {out}. Next: vllm serve {shlex.quote(str(out))}"))
+    models.resolve(run)
+    with made_once(out, "config.json" if gguf is None else "Modelfile"):
+        models.export(run, out, dtype=dtype, gguf=gguf)
+        print(visible(f"Written: {out}. Next: vllm serve {shlex.quote(str(out))}"))
 
 
 @serving_app.command(epilog=EPILOG)
 def push(
-    run: Annotated[Path, typer.Argument(help="A run's folder.")],
+    run: Annotated[Path, typer.Argument(metavar="RUN", help="A run's folder.")],
     name: Annotated[str, typer.Argument(metavar="ORG/NAME", help="The repository on the Hugging Face hub.")],
     evaluation: Annotated[
         Path | None, typer.Option(help="Folder of bdpo evaluate, for the card; RUN/evaluation if left out and there.")

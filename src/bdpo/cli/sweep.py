@@ -22,9 +22,10 @@ from bdpo.cli.evaluate import (
     Prefer,
     TrustRemoteCode,
 )
-from bdpo.terminal import say
+from bdpo.cli.usage import Commands
+from bdpo.terminal import reading, say
 
-sweep_app = typer.Typer()
+sweep_app = Commands()
 
 Config = Annotated[Path | None, typer.Option(help="A recipe or a study (YAML; see studies/). Left out: the defaults.")]
 Overrides = Annotated[list[str] | None, typer.Option("--set", help="section.key=value, in all cells; repeatable.")]
@@ -66,11 +67,12 @@ def sweep(
     from rich.console import Console
 
     from bdpo.evaluate.judges import make_judge
+    from bdpo.recipe.sections import first_look
     from bdpo.sweep.plan import Cell, load_study, method_option
-    from bdpo.sweep.run import planned, run_sweep
 
     console = Console()
     study = load_study(config)
+    first_look(study.recipe, [*study.set, *(set_ or ())])
     asked: dict[str, Any] = {
         "suite": suite, "data_dir": data_dir and str(data_dir), "limit": limit, "transform": transform,
         "pairs": pairs, "pairs_split": pairs_split, "pairs_kind": pairs_kind, "prefer": prefer,
@@ -86,6 +88,10 @@ def sweep(
             **{key: value for key, value in given.items() if value is not None},
         }
     )
+    reading(config or "the defaults")
+
+    from bdpo.sweep.run import planned, run_sweep
+
     judged_by = make_judge(judge, model=judge_model, endpoint=judge_endpoint)
     typed = [word for word in sys.argv[1:] if word != "--print-commands"]
 

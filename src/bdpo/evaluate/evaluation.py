@@ -10,9 +10,9 @@ import sys
 import time
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from tqdm import tqdm
 
@@ -24,15 +24,16 @@ from bdpo.evaluate.judges import Judge
 from bdpo.evaluate.plan import Task
 from bdpo.evaluate.replies.collect import Generator, OnBatch, Reply, collect
 from bdpo.evaluate.replies.endpoint import WORKERS, ChatEndpoint, EndpointGenerator
-from bdpo.evaluate.replies.generate import LocalGenerator
-from bdpo.evaluate.replies.pool import models_sharing_base
-from bdpo.evaluate.replies.progress import Estimate
+from bdpo.evaluate.replies.estimate import NO_CALLS, Calls, Estimate
 from bdpo.evaluate.results.outcomes import Outcome, Run, claim_run, open_runs, refuse_other_settings
 from bdpo.evaluate.results.tables import evaluation_grids, summary
 from bdpo.files import folder_held, write_json, write_whole
-from bdpo.models import DeviceMap
 from bdpo.pairs.rendering import set_template_kwargs
 from bdpo.secrets import refuse_secrets
+from bdpo.terminal import visible
+
+if TYPE_CHECKING:
+    from bdpo.models import DeviceMap
 
 JUDGED_AT_A_TIME = 64  # prompts whose verdicts or log-probabilities a killed evaluation may lose
 
@@ -90,6 +91,9 @@ def local_models(
         chat_template: replaces those of the tokenizers.
         template_variables: what the chat template is given beside the conversation, such as enable_thinking.
     """
+    from bdpo.evaluate.replies.generate import LocalGenerator
+    from bdpo.evaluate.replies.pool import models_sharing_base
+
     names: dict[str, list[str]] = {}
     for name, model in named:
         names.setdefault(str(model), []).append(name)
@@ -154,6 +158,7 @@ def _evaluate(
         todo = {task.name: _todo(run, task) for task in tasks}
         replies = sum(len(todo[task.name]) * task.sampling.samples for task in tasks if not task.scorer.needs_logps)
         estimate = Estimate(subject.name, replies)
+        _announce(subject, [replace(task, items=todo[task.name]) for task in tasks], judge)
         for task in tasks:
             if todo[task.name]:
                 run = answer(run, task, todo[task.name], subject, judge, estimate)
@@ -167,6 +172,22 @@ def _evaluate(
 
 
 # --- how it is answered -------------------------------------------------------------------------------------------
+
+
+def _announce(subject: Subject, tasks: Sequence[Task], judge: Judge) -> None:
+    """Say what will be asked of servers, of the model's and of the judge's, before it is."""
+    replied = [task for task in tasks if not task.scorer.needs_logps and task.items]
+    server, said = subject.generator, dict[str, Calls]()
+    for task in replied:
+        asked = {item.id: item.messages for item in task.items}
+        if isinstance(server, EndpointGenerator):
+            said[server.endpoint.url] = server.calls(asked, task.sampling) + said.get(server.endpoint.url, NO_CALLS)
+        texts = [item.request for item in task.items for _ in range(task.sampling.samples)]
+        judging = judge.calls(texts, task.sampling.max_new_tokens) if task.scorer.asks(judge) else None
+        if judging is not None:
+            said[f"judge {judge.name}"] = judging + said.get(f"judge {judge.name}", NO_CALLS)
+    for name, calls in said.items():
+        tqdm.write(visible(f"{subject.name}: {calls} ({name})"), file=sys.stderr)
 
 
 def _todo(run: Run, task: Task) -> list[Item]:

@@ -11,15 +11,22 @@ merging.py  a run -> plain weights
 exporting.py   ... and a GGUF file
 """
 
-from bdpo.models.exporting import export
-from bdpo.models.gguf import STARTER, STARTER_LABEL
-from bdpo.models.loading import LoadedModel, load, load_tokenizer, tokenizer_in, without_weights
-from bdpo.models.merging import merge
-from bdpo.models.names import base_folder, known_as, resolve
-from bdpo.models.placement import DeviceMap, device_of, is_spread
-from bdpo.models.remote_code import from_config, from_files, trust_remote_code
-from bdpo.models.strict import adapted, fit_vocabulary, loading_of, whole_model
-from bdpo.models.weights import weights_hash
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from bdpo.later import later
+
+if TYPE_CHECKING:
+    from bdpo.models.exporting import export
+    from bdpo.models.gguf import STARTER, STARTER_LABEL
+    from bdpo.models.loading import LoadedModel, load, load_tokenizer, tokenizer_in, without_weights
+    from bdpo.models.merging import merge
+    from bdpo.models.names import base_folder, known_as, resolve
+    from bdpo.models.placement import DeviceMap, device_of, is_spread
+    from bdpo.models.remote_code import from_config, from_files, trust_remote_code
+    from bdpo.models.strict import adapted, fit_vocabulary, loading_of, whole_model
+    from bdpo.models.weights import weights_hash
 
 __all__ = [
     "STARTER",
@@ -46,3 +53,18 @@ __all__ = [
     "whole_model",
     "without_weights",
 ]
+
+__getattr__ = later(
+    __name__,
+    {
+        "exporting": ["export"],
+        "gguf": ["STARTER", "STARTER_LABEL"],
+        "loading": ["LoadedModel", "load", "load_tokenizer", "tokenizer_in", "without_weights"],
+        "merging": ["merge"],
+        "names": ["base_folder", "known_as", "resolve"],
+        "placement": ["DeviceMap", "device_of", "is_spread"],
+        "remote_code": ["from_config", "from_files", "trust_remote_code"],
+        "strict": ["adapted", "fit_vocabulary", "loading_of", "whole_model"],
+        "weights": ["weights_hash"],
+    },
+)

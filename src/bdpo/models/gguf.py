@@ -6,6 +6,8 @@ import shutil
 import subprocess
 import sys
 import zipfile
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from bdpo.errors import BdpoError, first_line
@@ -22,25 +24,43 @@ _GGUF_SHA256 = "b179c9523d0e6a0f98a330c7562b682750a6f8c8c15e5bc70ea373728110db53
 
 def starter() -> Path:
     """The folder of the starter model, downloaded and dequantised at first use. Raises BdpoError as `resolve`."""
-    folder = cache_dir() / "models" / STARTER_FOLDER
-    if not folder.exists():
-        with folder_made_whole(folder) as work:
-            if not folder.exists():  # no other process made it while this one waited
-                _convert(_download_starter(work), work)
-    return folder
+    return _made(_folder(None), lambda work: _convert(_download_starter(work), work))
 
 
 def converted(path: Path) -> Path:
     """The folder of a GGUF file's weights in float32, made at first use. Raises BdpoError as `resolve`."""
-    if not path.is_file():
-        raise BdpoError(f"No GGUF file at {path}: check the path.")
-    folder = cache_dir() / "models" / f"{path.stem}-{file_hash(path)[:12]}-f32"
+    return _made(_folder(path), lambda work: _convert(_copied(path, work), work))
+
+
+def tokenizer_alone(path: Path | None) -> Path:
+    """The folder of a GGUF file's tokenizer (None: the starter model's), without its weights where they are not there.
+
+    Raises:
+        BdpoError: as `resolve`.
+    """
+    whole = _folder(path)
+    if whole.exists():
+        return whole
+    apart = whole.with_name(whole.name.removesuffix("-f32") + "-tokenizer")
+    return _made(apart, lambda work: _take_tokenizer(_copied(path, work) if path else _download_starter(work), work))
+
+
+def _folder(path: Path | None) -> Path:
+    """Where the weights of a GGUF file are kept."""
+    return cache_dir() / "models" / (f"{path.stem}-{file_hash(path)[:12]}-f32" if path else STARTER_FOLDER)
+
+
+def _made(folder: Path, make: Callable[[Path], None]) -> Path:
     if not folder.exists():
         with folder_made_whole(folder) as work:
-            if not folder.exists():
-                shutil.copyfile(path, work / "model.gguf")
-                _convert(work / "model.gguf", work)
+            if not folder.exists():  # no other process made it while this one waited
+                make(work)
     return folder
+
+
+def _copied(path: Path, work: Path) -> Path:
+    shutil.copyfile(path, work / "model.gguf")
+    return work / "model.gguf"
 
 
 def _download_starter(work: Path) -> Path:
@@ -74,19 +94,12 @@ def _convert(gguf: Path, folder: Path) -> None:
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
     from bdpo.models.remote_code import from_config, from_files
-    from bdpo.models.strict import LOADING_ERRORS, whole_model  # slow to import, as torch is
+    from bdpo.models.strict import whole_model  # slow to import, as torch is
 
     print("Dequantising to float32 (about 20 s for the starter, once) ...", file=sys.stderr)
-    try:
+    with _reading():
         source = whole_model(gguf.parent, gguf_file=gguf.name, dtype=torch.float32)
         tokenizer = from_files(AutoTokenizer, gguf.parent, gguf_file=gguf.name)
-    except BdpoError:
-        raise
-    except LOADING_ERRORS as error:
-        raise BdpoError(
-            f"The GGUF file cannot be converted ({first_line(error)}): it is damaged or of a model "
-            "that transformers does not read."
-        ) from error
     # save_pretrained refuses a model that came from GGUF, so a clean one takes over its weights.
     source.config.__dict__.pop("quantization_config", None)
     model = from_config(AutoModelForCausalLM, source.config, dtype=torch.float32)
@@ -97,6 +110,35 @@ def _convert(gguf: Path, folder: Path) -> None:
     gguf.unlink()
     model.save_pretrained(folder)
     tokenizer.save_pretrained(folder)
+
+
+def _take_tokenizer(gguf: Path, folder: Path) -> None:
+    """Write a GGUF file's tokenizer as a folder of transformers and remove the GGUF."""
+    from transformers import AutoTokenizer
+
+    from bdpo.models.remote_code import from_files
+
+    print("Reading the tokenizer of the GGUF file (once) ...", file=sys.stderr)
+    with _reading():
+        tokenizer = from_files(AutoTokenizer, gguf.parent, gguf_file=gguf.name)
+    gguf.unlink()
+    tokenizer.save_pretrained(folder)
+
+
+@contextmanager
+def _reading() -> Iterator[None]:
+    """Make one sentence of what transformers says of a GGUF file that it cannot read."""
+    from bdpo.models.strict import LOADING_ERRORS
+
+    try:
+        yield
+    except BdpoError:
+        raise
+    except LOADING_ERRORS as error:
+        raise BdpoError(
+            f"The GGUF file cannot be converted ({first_line(error)}): it is damaged or of a model "
+            "that transformers does not read."
+        ) from error
 
 
 def _expect_hash(path: Path, expected: str) -> None:

@@ -14,9 +14,9 @@ from transformers import AutoConfig, AutoTokenizer, PreTrainedTokenizerBase
 from transformers.integrations import unset_hf_deepspeed_config
 
 from bdpo.errors import BdpoError, unknown
-from bdpo.files import read_json
-from bdpo.models.gguf import STARTER, STARTER_LABEL
-from bdpo.models.names import base_of, find, weights_fit
+from bdpo.files import expanded, read_json
+from bdpo.models.gguf import STARTER, STARTER_LABEL, tokenizer_alone
+from bdpo.models.names import base_of, find, is_starter, local_folder, weights_fit
 from bdpo.models.placement import DeviceMap, placed
 from bdpo.models.remote_code import from_files
 from bdpo.models.strict import adapted, loading_of, whole_model
@@ -96,10 +96,12 @@ def load_tokenizer(name: str | Path, *, revision: str | None = None) -> PreTrain
     Raises:
         BdpoError: as `resolve`, or the folder has no tokenizer.
     """
-    place = find(name, revision, weights=False)
-    folder = place.folder
-    if not _has_tokenizer(folder):
-        folder = base_of(place, weights=False).folder
+    path = expanded(name)
+    if is_starter(name) or (local_folder(name) is None and path.suffix == ".gguf"):
+        folder = tokenizer_alone(None if is_starter(name) else path)
+    else:
+        place = find(name, revision, weights=False)
+        folder = place.folder if _has_tokenizer(place.folder) else base_of(place, weights=False).folder
     with loading_of(f"a tokenizer from {folder}"):
         return tokenizer_in(folder)
 

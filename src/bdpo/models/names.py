@@ -28,9 +28,29 @@ def resolve(name: str | Path, *, revision: str | None = None, weights: bool = Tr
     Raises:
         BdpoError: unknown model, hash mismatch, no network, no room on the disk, or a run that still writes there.
     """
-    path = expanded(name)
-    if str(name) == STARTER or (path.name == STARTER_FOLDER and not path.exists()):  # the other machine's cache
+    if is_starter(name):
         return starter()
+    folder, path = local_folder(name), expanded(name)
+    if folder is not None:
+        return folder
+    return converted(path) if path.suffix == ".gguf" else _from_hub(str(name), revision, weights)
+
+
+def is_starter(name: str | Path) -> bool:
+    """Whether a name means the starter model, be it by its folder in another machine's cache."""
+    path = expanded(name)
+    return str(name) == STARTER or (path.name == STARTER_FOLDER and not path.exists())
+
+
+def local_folder(name: str | Path) -> Path | None:
+    """The folder that a name is; None of what is downloaded or converted. It loads nothing, and so answers at once.
+
+    Raises:
+        BdpoError: a path at which there is no model, or one that a run still writes.
+    """
+    path = expanded(name)
+    if is_starter(name):
+        return None
     if path.is_dir():
         refuse_held(path)
         _refuse_no_files(path)
@@ -38,10 +58,12 @@ def resolve(name: str | Path, *, revision: str | None = None, weights: bool = Tr
             raise BdpoError(f"{path} holds neither config.json nor adapter_config.json: it is not a model folder.")
         return path
     if path.suffix == ".gguf":
-        return converted(path)
+        if not path.is_file():
+            raise BdpoError(f"No GGUF file at {path}: check the path.")
+        return None
     if path.exists() or path.is_absolute() or str(name).startswith((".", "~")) or str(name).count("/") > 1:
         raise BdpoError(f"No model folder at {path}: check the path.")
-    return _from_hub(str(name), revision, weights)
+    return None
 
 
 def _refuse_no_files(folder: Path) -> None:

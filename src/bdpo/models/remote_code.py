@@ -11,8 +11,6 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from transformers import dynamic_module_utils
-
 from bdpo.errors import BdpoError
 
 _switch = {"trusted": False}
@@ -43,6 +41,8 @@ def from_config(kind: Any, config: Any, **how: Any) -> Any:
 @contextmanager
 def asking_nobody(folder: str | Path) -> Iterator[None]:
     """In it transformers does not ask whether code may run, not even where peft calls it: it raises BdpoError."""
+    from transformers import dynamic_module_utils
+
     asked_for, dynamic_module_utils.TIME_OUT_REMOTE_CODE = dynamic_module_utils.TIME_OUT_REMOTE_CODE, 0
     try:
         yield

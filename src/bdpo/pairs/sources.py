@@ -28,6 +28,8 @@ from bdpo.errors import BdpoError, first_line
 from bdpo.files import expanded, read_bytes
 from bdpo.pairs.fields import Row
 
+_NOTHING = "no such file; give a path, a hub name (org/name), or 'starter'."
+
 PlacedRow = tuple[str, Row | BdpoError]
 """Where a row stands ("line 3"), counted from 1, and the row."""
 
@@ -69,6 +71,12 @@ def open_source(data: str | Path, split: str | None = None, config: str | None =
     return _file_source(path)
 
 
+def refuse_missing(data: str | Path) -> None:
+    """Raise BdpoError, as reading does, where a name of data is a path at which there is nothing."""
+    if data != "starter" and not _is_hub_name(data) and not os.path.exists(expanded(data)):
+        raise BdpoError(f"{expanded(data)}: {_NOTHING}")
+
+
 def _is_hub_name(data: str | Path) -> bool:
     if not isinstance(data, str) or os.path.exists(data) or _suffix(data) in FILE_READERS:
         return False
@@ -106,7 +114,7 @@ def _read(path: Path | Traversable, where: str, reader: FileReader) -> list[Plac
             content = gzip.decompress(content)
         return list(reader(content))
     except FileNotFoundError:
-        raise BdpoError(f"{where}: no such file; give a path, a hub name (org/name), or 'starter'.") from None
+        raise BdpoError(f"{where}: {_NOTHING}") from None
     except PermissionError:
         raise BdpoError(f"{where}: no permission to read it; change its mode or owner.") from None
     except (gzip.BadGzipFile, EOFError, zlib.error):

@@ -17,14 +17,13 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from accelerate.utils import broadcast_object_list
-
 from bdpo.errors import BdpoError
 from bdpo.files import NotWritable, folder_held, not_writable
 from bdpo.processes import processes
 from bdpo.recipe.checkpoints import MANIFEST, Checkpoints, find_checkpoints
 
 RECORDS = RECIPE, SCORES, STEP = "recipe.yaml", "scores.json", "step.json"
+RUN, HELD_OUT = "run.json", "heldout.parquet"  # see `record`
 CARD = "README.md"
 TORN = "bring it back, or choose another --out"
 _SAVING, _SAVED = ".saving", ".saved"
@@ -41,6 +40,8 @@ def claimed(out: Path, resume: bool) -> Iterator[Checkpoints]:
         raise BdpoError(f"{out} is a file: choose another --out.")
     if resume and not out.is_dir():
         raise BdpoError(f"{out} holds no checkpoint to resume from: leave --resume out, to begin again.")
+    from accelerate.utils import broadcast_object_list
+
     if not processes().is_main_process:
         yield broadcast_object_list([None])[0]
         return

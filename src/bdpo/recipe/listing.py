@@ -17,14 +17,13 @@ import yaml
 from bdpo.errors import BdpoError, first_line, unknown
 from bdpo.evaluate.results.outcomes import Run, open_runs, prompt_scores
 from bdpo.files import read_json
-from bdpo.method.losses import loss_parameters
-from bdpo.recipe.folder import RECIPE
-from bdpo.recipe.record import RUN
+from bdpo.recipe.folder import RECIPE, RUN
+from bdpo.recipe.gap import GAPS
 
 _FAULT = "it is no run of this version of `bdpo train`"
 COLUMNS = {
-    "run": "", "method": "", "beta": "g", "temperature": "g", "lr": "g", "seed": "", "accuracy": ".1f", "chosen": ".2f",
-    "rejected": ".2f", "safety": ".1f", "over-refusal": ".1f",
+    "run": "", "method": "", "beta": "g", "temperature": "g", "lr": "g", "seed": "", "accuracy": ".1f", "gap": "+.1f",
+    "margin-gap": "+.2f", "chosen": ".2f", "rejected": ".2f", "safety": ".1f", "over-refusal": ".1f",
 }  # fmt: skip
 """The names of a line's values, and how they are written."""
 
@@ -96,20 +95,18 @@ def _line(run: Path, below: Path) -> Line:
     try:
         recipe = yaml.safe_load((run / RECIPE).read_text(encoding="utf-8"))
         loss, balance, train = (dict(recipe[section] or {}) for section in ("loss", "balance", "train"))
-        given = {key: value for key, value in loss.items() if key != "name" and value is not None}
-        beta = loss_parameters(loss["name"], **given).get("beta")
-        numbers = [
-            final.get(f"eval_{name}") for name in ("rewards/accuracies", "logratios/chosen", "logratios/rejected")
-        ]
-        accuracy, chosen, rejected = (None if number is None else float(number) for number in numbers)
+        keys = ("eval_rewards/accuracies", *GAPS, "eval_logratios/chosen", "eval_logratios/rejected")
+        accuracy, gap, margin_gap, chosen, rejected = (_number(final.get(key)) for key in keys)
         return {
             "run": run.relative_to(below).as_posix(),
             "method": record["method"],
-            "beta": beta,
+            "beta": _number(record["beta"]) if "beta" in record else _beta(loss),
             "temperature": _number(balance["temperature"]) if balance["enabled"] else None,
             "lr": _number(train.get("learning_rate")),
             "seed": int(train.get("seed", 42)),
             "accuracy": None if accuracy is None else 100 * accuracy,
+            "gap": None if gap is None else 100 * gap,
+            "margin-gap": margin_gap,
             "chosen": chosen,
             "rejected": rejected,
             "safety": None,
@@ -117,6 +114,14 @@ def _line(run: Path, below: Path) -> Line:
         }
     except (OSError, ValueError, TypeError, KeyError, AttributeError, RecursionError, yaml.YAMLError) as error:
         raise BdpoError(f"{run} cannot be read ({first_line(error)}): {_FAULT}.") from error
+
+
+def _beta(loss: dict[str, Any]) -> float | None:
+    """Of a run that was made before run.json had it."""
+    from bdpo.method.losses import loss_parameters
+
+    given = {key: value for key, value in loss.items() if key != "name" and value is not None}
+    return loss_parameters(loss["name"], **given).get("beta")
 
 
 def _number(value: Any) -> float | None:

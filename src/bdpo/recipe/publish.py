@@ -22,12 +22,6 @@ SENT = (
 )  # fmt: skip
 """What leaves the machine beside the card; neither texts of the data nor how it was trained on."""
 
-_NOT_LEARNT = 0.01  # nats: log-ratios that small on both sides are no training
-_CAUTIONS = {
-    "asked": "It was not evaluated: nothing is known of what it refuses or answers.",
-    "learnt": "Training hardly moved it: it is the base model in all but name.",
-}
-
 
 @dataclass(frozen=True)
 class Publication:
@@ -102,11 +96,10 @@ def card_for_hub(card: str, final: dict[str, float], found: Run | None, license:
     results = [] if found is None else _results(found)
     if results:
         head["model-index"] = [{"name": title, "results": results}]
-    cautions = [*([] if results else [_CAUTIONS["asked"]]), *([_CAUTIONS["learnt"]] if _unmoved(final) else [])]
-    note = "".join(f"> **Caution.** {caution}\n\n" for caution in cautions)
     refuse_secrets(head, "the card")
-    before, after = text.split(f"# {title}\n\n", 1)
-    return f"---\n{yaml.safe_dump(head, sort_keys=False)}---\n{before}# {title}\n\n{note}{after}"
+    from bdpo.train.card import cautioned  # torch
+
+    return cautioned(f"---\n{yaml.safe_dump(head, sort_keys=False)}---\n{text}", final, asked=bool(results))
 
 
 def _results(found: Run) -> list[dict[str, Any]]:
@@ -134,8 +127,3 @@ def _asked(run: Path, evaluation: Path) -> Run:
 def _final(run: Path) -> dict[str, float]:
     metrics = run / "metrics.json"
     return dict(read_json(metrics, "train again", final=dict)["final"]) if metrics.exists() else {}
-
-
-def _unmoved(final: dict[str, float]) -> bool:
-    ratios = [abs(final[key]) for key in ("eval_logratios/chosen", "eval_logratios/rejected") if key in final]
-    return bool(ratios) and max(ratios) < _NOT_LEARNT

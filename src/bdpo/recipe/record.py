@@ -14,17 +14,18 @@ import pyarrow.parquet as pq
 import torch
 
 from bdpo.files import file_hash, file_made_whole, write_json
+from bdpo.method.losses import loss_parameters
 from bdpo.pairs.check_report import CheckReport
 from bdpo.pairs.kinds import KINDS
 from bdpo.pairs.reasoning import split_reasoning
 from bdpo.pairs.record import PreferencePair
 from bdpo.pairs.refusals import opens_as_refusal
+from bdpo.recipe.folder import HELD_OUT, RUN
 from bdpo.score import ScoredData
 from bdpo.secrets import is_secret
 from bdpo.train import BDPOTrainer
 
 FORMAT = 1
-RUN, HELD_OUT = "run.json", "heldout.parquet"
 
 
 def write_record(
@@ -53,6 +54,7 @@ def write_record(
         "scores": {"train": _scores(scores), "eval": None if eval_scores is None else _scores(eval_scores)},
         "weights": {path.name: file_hash(path) for path in sorted(out.glob("*.safetensors"))},
         "tau": finite(trainer.balance.fit.tau),
+        "beta": loss_parameters(trainer.args.loss_type, **trainer.args.hyperparameters()).get("beta"),
         "mean_imbalance": trainer.balance.fit.mean,  # that was taken off (balance.center), else 0
         "mean_weights": dict(zip(("chosen", "rejected"), trainer.balance.tilt, strict=True)),
         "tercile_edges": list(trainer.tercile_edges),

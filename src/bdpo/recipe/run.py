@@ -26,10 +26,11 @@ from bdpo.pairs import PreferencePair
 from bdpo.pairs.control import plain_marks
 from bdpo.processes import Stop, processes, stoppable
 from bdpo.recipe.card import method_name, model_card
-from bdpo.recipe.checkpoints import CheckpointKeeper, Checkpoints
+from bdpo.recipe.checkpoints import Checkpoints
 from bdpo.recipe.data import RunData, read_data, refuse_errors
 from bdpo.recipe.folder import CARD, RECIPE, SCORES, STEP, TORN, claimed, explained, save_result
 from bdpo.recipe.gap import generalisation_gap
+from bdpo.recipe.keeper import CheckpointKeeper
 from bdpo.recipe.parts import bdpo_config, load_model, lora_config
 from bdpo.recipe.record import refusal_shares, write_record
 from bdpo.recipe.sections import Recipe, parse_recipe
@@ -239,5 +240,7 @@ def _write_end(
     if curves := at_a_glance(history):
         curves.save(out, kinds=["svg"])
     record(out)
-    card = model_card(recipe, label, scores, balance, counts, metrics, adapter=(out / "adapter_config.json").exists())
+    asked = any(name.startswith("evaluate/") for entry in history for name in entry)
+    adapter = (out / "adapter_config.json").exists()
+    card = model_card(recipe, label, scores, balance, counts, metrics, adapter=adapter, asked=asked)
     write_whole(out / CARD, card)

@@ -1,33 +1,31 @@
-"""What a recipe may say: one model a section, and the YAML that fills them. Unknown keys are errors."""
+"""What a recipe may say: one model a section, and the YAML that fills them. Unknown keys are errors.
+
+A recipe is checked twice: `first_look` needs neither torch nor transformers and answers at once; what a loss, the
+trainer and an adapter take only they know.
+"""
 
 from __future__ import annotations
 
-import dataclasses
 import json
-import re
+from collections.abc import Callable
+from functools import cache, partial
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, Literal, get_args, get_type_hints
 
 import yaml
-from pydantic import (
-    BaseModel,
-    ConfigDict,
-    Field,
-    JsonValue,
-    TypeAdapter,
-    ValidationError,
-    create_model,
-    model_validator,
-)
+from pydantic import BaseModel, ConfigDict, Field, JsonValue, ValidationError, create_model, model_validator
 
-from bdpo.errors import BdpoError, nearest
+from bdpo import train
+from bdpo.errors import BdpoError
 from bdpo.files import read_bytes
-from bdpo.method.losses import loss_parameters
+from bdpo.models.names import local_folder
+from bdpo.pairs.sources import refuse_missing
+from bdpo.recipe.checked import fields_written, fit, refuse_unknown, sentence, typed
 from bdpo.recipe.yaml_text import as_meant, load_yaml
 from bdpo.secrets import refuse_secrets
-from bdpo.train.config import BDPOConfig
-from bdpo.train.options import RECIPE_KEYS, MethodOptions
-from bdpo.train.trl import without_trl
+from bdpo.train.options import NAMES, RECIPE_KEYS, MethodOptions
+from bdpo.train.trl import NOT_OFFERED, without_trl
 
 
 class Section(BaseModel):
@@ -82,10 +80,19 @@ def _of_table(section: str) -> type[Section]:
         of, _, name = key.partition(".")
         if of == section:
             said = option.metadata["help"].said
-            kind = Literal[said["names"]] if "names" in said else hints[option.name]
-            bounds = {bound: said[bound] for bound in ("gt", "ge") if bound in said}
-            keys[name] = (kind, Field(default=option.default, description=option.metadata["help"], **bounds))
+            more: dict[str, Any] = {"default": option.default, "description": option.metadata["help"]}
+            more |= {bound: said[bound] for bound in ("gt", "ge") if bound in said}
+            if key in NAMES:
+                more["json_schema_extra"] = partial(_with_names, key)
+            keys[name] = (
+                hints[option.name],
+                Field(**more),
+            )
     return create_model(section, __base__=Section, **keys)
+
+
+def _with_names(key: str, schema: dict[str, Any]) -> None:
+    schema["enum"] = list(NAMES[key]())
 
 
 class ScoreSection(_of_table("score")):  # type: ignore[misc]
@@ -160,8 +167,6 @@ class Recipe(Section):
         return {name: keys for name, keys in content.items() if keys is not None or name not in cls.model_fields}
 
 
-_EXPONENT = re.compile(r"[-+]?\d+(\.\d*)?[eE][-+]?\d+")
-
 # what the trainer's config holds and a recipe says in another section than train
 ELSEWHERE = {option.name: key for key, option in RECIPE_KEYS.items()} | {
     "scores_dir": "score.dir",
@@ -175,18 +180,39 @@ def load_recipe(path: str | Path | None, overrides: list[str] | None = None) -> 
     Raises:
         BdpoError: unreadable file, unknown or ill-typed key (with the nearest right name), a secret.
     """
+    look, read = (partial(_checked, path, overrides or [], check) for check in (_own_sections, parse_recipe))
+    look()  # what needs no torch is refused before it is loaded
+    return read()
+
+
+def first_look(path: str | Path | None, overrides: list[str] | None = None) -> Recipe:
+    """A recipe as far as it can be read without torch, to be looked at before it is loaded (see `load_recipe`).
+
+    Raises:
+        BdpoError: as `load_recipe`, but for what the loss, the trainer and the adapter do not take; or the model or
+            the data are paths at which there is nothing.
+    """
+    recipe = _checked(path, overrides or [], _own_sections)
+    local_folder(recipe.model.name)
+    for data in filter(None, (recipe.data.train, recipe.data.eval)):
+        refuse_missing(data)
+    return recipe
+
+
+def _checked(path: str | Path | None, overrides: list[str], check: Callable[..., Recipe]) -> Recipe:
+    """The recipe at `path` with overrides; a complaint names the override that it is about."""
     stages = [{} if path is None else read_sections(path)]  # the recipe after each of the overrides
-    for override in overrides or []:
+    for override in overrides:
         stages.append(_overridden(stages[-1], override))
     where = str(path or "recipe")
     try:
-        return parse_recipe(stages[-1], where=where)
+        return check(stages[-1], where=where)
     except BdpoError as error:
         said = str(error)
-        guilty = _guilty(stages, said, where)
-        raise (
-            error if guilty == 0 else BdpoError(f"--set {(overrides or [])[guilty - 1]}{said[len(where) :]}")
-        ) from None
+        guilty = len(stages) - 1  # from that stage on it is refused in these words; 0 is without overrides
+        while guilty and _refusal(check, stages[guilty - 1], where) == said:
+            guilty -= 1
+        raise (error if guilty == 0 else BdpoError(f"--set {overrides[guilty - 1]}{said[len(where) :]}")) from None
 
 
 def read_sections(path: str | Path) -> dict[str, Any]:
@@ -210,17 +236,9 @@ def read_sections(path: str | Path) -> dict[str, Any]:
     return content
 
 
-def _guilty(stages: list[dict[str, Any]], said: str, where: str) -> int:
-    """From which of the stages on a recipe is refused in these words; 0 is the recipe without overrides."""
-    guilty = len(stages) - 1
-    while guilty and _refusal(stages[guilty - 1], where) == said:
-        guilty -= 1
-    return guilty
-
-
-def _refusal(content: dict[str, Any], where: str) -> str | None:
+def _refusal(check: Callable[..., Recipe], content: dict[str, Any], where: str) -> str | None:
     try:
-        parse_recipe(content, where=where)
+        check(content, where=where)
     except BdpoError as error:
         return str(error)
     return None
@@ -228,26 +246,56 @@ def _refusal(content: dict[str, Any], where: str) -> str | None:
 
 def parse_recipe(content: dict[str, Any], *, where: str = "recipe") -> Recipe:
     """Check a recipe's content. Raises BdpoError as `load_recipe` does."""
-    refuse_secrets(content, where)
-    content = {section: _as_meant(section, keys) for section, keys in content.items()}
-    try:
-        recipe = Recipe.model_validate(content)
-    except ValidationError as error:
-        raise BdpoError(f"{where}: {sentence(error, Recipe)}") from None
+    recipe = _own_sections(content, where=where)
+    from bdpo.method.losses import loss_parameters
+    from bdpo.train.config import BDPOConfig
+
+    for key, names in NAMES.items():
+        section, _, name = key.partition(".")
+        fit(getattr(getattr(recipe, section), name), Literal[names()], f"{where}: {key}")
     try:
         loss_parameters(recipe.loss.name, **(recipe.loss.model_extra or {}))
     except BdpoError as error:
         raise BdpoError(f"{where}: loss: {error}") from None
     try:
-        train = without_trl(recipe.train)
+        given = without_trl(_as_meant("train", recipe.train))
     except BdpoError as error:
         raise BdpoError(f"{where}: train: {error}") from None
-    checked = {"train": _typed(train, BDPOConfig, f"{where}: train", elsewhere=ELSEWHERE)}
+    checked = {"train": typed(given, BDPOConfig, f"{where}: train", elsewhere=ELSEWHERE)}
     if recipe.peft is not None:
         from peft import LoraConfig
 
-        checked["peft"] = _typed(recipe.peft, LoraConfig, f"{where}: peft")
+        checked["peft"] = typed(_as_meant("peft", recipe.peft), LoraConfig, f"{where}: peft")
     return recipe.model_copy(update=checked)
+
+
+def _own_sections(content: dict[str, Any], *, where: str = "recipe") -> Recipe:
+    """The recipe with what `train` and `peft` hold, and the names of tables, as they stand."""
+    refuse_secrets(content, where)
+    others = ("train", "peft")
+    meant = {
+        section: keys if section in others and isinstance(keys, dict) else _as_meant(section, keys)
+        for section, keys in content.items()
+    }
+    try:
+        recipe = Recipe.model_validate(meant)
+    except ValidationError as error:
+        raise BdpoError(f"{where}: {sentence(error, Recipe)}") from None
+    for key in recipe.train:
+        if key not in NOT_OFFERED and (known := train_keys()):
+            refuse_unknown(str(key), known, f"{where}: train", ELSEWHERE)
+    return recipe
+
+
+@cache
+def train_keys() -> list[str]:
+    """What `train` may hold, told without loading transformers; nothing where its source does not tell."""
+    spec = find_spec("transformers")
+    theirs = Path((spec.submodule_search_locations or [""])[0] if spec else "", "training_args.py")
+    inherited = fields_written(theirs, "TrainingArguments")
+    own = fields_written(Path(train.__path__[0], "config.py"), "BDPOConfig", "MethodOptions", "TrainingArguments")
+    ours = (option.name for option in RECIPE_KEYS.values())
+    return list(dict.fromkeys([*inherited, *ours, *own])) if inherited and own else []
 
 
 def as_override(key: str, text: str) -> str:
@@ -287,6 +335,8 @@ def _as_meant(section: Any, keys: Any) -> Any:
 def _hints(section: Any) -> dict[str, Any]:
     """The types of a section's fields."""
     if section == "train":
+        from bdpo.train.config import BDPOConfig
+
         return get_type_hints(BDPOConfig)
     if section == "peft":
         from peft import LoraConfig
@@ -297,65 +347,8 @@ def _hints(section: Any) -> dict[str, Any]:
     return {name: field.annotation for model in models for name, field in model.model_fields.items()}
 
 
-def sentence(error: ValidationError, root: type[BaseModel]) -> str:
-    """The first complaint of pydantic of a `root`, in the user's words."""
-    first = error.errors()[0]
-    path = [str(part) for part in first["loc"]]
-    if first["type"] == "extra_forbidden":
-        kind = root if len(path) == 1 else root.model_fields[path[0]].annotation
-        section: Any = next(kind for kind in (*get_args(kind), kind) if hasattr(kind, "model_fields"))
-        return f"unknown key '{'.'.join(path)}'{_nearest(path[-1], list(section.model_fields))}"
-    return f"{'.'.join(path)} is {first['input']!r}, but {_wish(error)}."
-
-
-def _wish(error: ValidationError) -> str:
-    """What pydantic says a value should be."""
-    first = error.errors()[0]
-    if first["type"] in ("model_type", "dict_type"):
-        return "it should be a section with keys"
-    message = str(first["msg"]).replace("Input should", "it should")
-    return message[0].lower() + message[1:]
-
-
 def _number(value: Any) -> Any:
     try:
         return float(value) if isinstance(value, str) else value
     except ValueError:
         return value
-
-
-def _numbers(value: Any) -> Any:
-    """Numbers like 1e-6, which are text to YAML, within a mapping or a list: no type says there what they are."""
-    if isinstance(value, dict):
-        return {key: _numbers(inner) for key, inner in value.items()}
-    if isinstance(value, list):
-        return [_numbers(inner) for inner in value]
-    return float(value) if isinstance(value, str) and _EXPONENT.fullmatch(value) else value
-
-
-def _nearest(name: str, known: list[str]) -> str:
-    near = nearest(name, known)
-    if near:
-        return f": did you mean '{near}'?"
-    return f"; there are {', '.join(known[:12])}{', ...' if len(known) > 12 else '.'}"
-
-
-def _typed(values: dict[str, Any], kind: type, where: str, elsewhere: dict[str, str] | None = None) -> dict[str, Any]:
-    """Check names and types of values against the fields of a dataclass; `1e-4`, text to YAML, becomes a number.
-
-    `elsewhere` names fields that may not stand here, and where they belong.
-    """
-    elsewhere = elsewhere or {}
-    known = [f.name for f in dataclasses.fields(kind) if f.init and f.name not in elsewhere]
-    hints = get_type_hints(kind)
-    typed = {}
-    for name, value in values.items():
-        if name not in known:
-            near = f": did you mean '{elsewhere[name]}'?" if name in elsewhere else _nearest(str(name), known)
-            raise BdpoError(f"{where}: unknown key '{name}'{near}")
-        try:
-            adapter = TypeAdapter(hints[name], config=ConfigDict(arbitrary_types_allowed=True))
-            typed[name] = adapter.validate_python(_numbers(value) if isinstance(value, dict) else value)
-        except ValidationError as error:
-            raise BdpoError(f"{where}.{name} is {value!r}, but {_wish(error)}.") from None
-    return typed

@@ -9,13 +9,13 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from html import escape
 from pathlib import Path
-from typing import Any
-
-from matplotlib import rc_context
-from matplotlib.figure import Figure
+from typing import TYPE_CHECKING, Any
 
 from bdpo.files import file_made_whole
 from bdpo.terminal import visible
+
+if TYPE_CHECKING:  # matplotlib is loaded when something is drawn
+    from matplotlib.figure import Figure
 
 INK, GRID, SHADE = "#1b1f24", "#d8dadd", "#e9ecf0"
 SERIES = ("#6b7078", "#1f62b4", "#c05a00", "#1d7a52", "#8a3fa0", "#a8324a", "#4d6a00", "#00707c")
@@ -143,6 +143,8 @@ class Drawn:
 
     def _svg(self) -> str:
         """Inline SVG: its colours are the page's variables, its ids this figure's own, its series classes."""
+        from matplotlib import rc_context
+
         with rc_context({**_STYLE, "svg.hashsalt": self.name}):
             sink = io.StringIO()
             self.figure.savefig(sink, format="svg", metadata={"Date": None, "Creator": None})
@@ -176,6 +178,8 @@ class Drawn:
         Raises:
             NotWritable: what was there before is kept.
         """
+        from matplotlib import rc_context
+
         for kind in kinds:
             undated: dict[str, Any] = {"metadata": {"Date": None}} if kind == "svg" else {}
             style = {**_STYLE, "svg.hashsalt": self.name}
@@ -186,6 +190,9 @@ class Drawn:
 @contextmanager
 def axes(rows: int = 1, columns: int = 1, height: float = 3.0, **how: Any) -> Iterator[tuple[Figure, Any]]:
     """A figure in the page's look and its axes, to be drawn on."""
+    from matplotlib import rc_context
+    from matplotlib.figure import Figure
+
     with rc_context(_STYLE):
         figure = Figure(figsize=(WIDTH, height), dpi=_SVG_DPI)
         yield figure, figure.subplots(rows, columns, **how)

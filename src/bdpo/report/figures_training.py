@@ -8,9 +8,7 @@ from collections.abc import Mapping, Sequence
 from typing import TypeAlias
 
 import numpy as np
-import torch
 
-from bdpo.method.balance import WEIGHTINGS, Fit
 from bdpo.report.drawing import GRID, INK, OF_LINES, SERIES, SHADE, Drawn, Mark, Told, axes, color, words
 from bdpo.report.runs import TrainedRun
 
@@ -71,6 +69,10 @@ def imbalance(run: TrainedRun) -> Drawn | None:
         axis.set(xlabel="imbalance d = chosen - rejected [nats/token]", ylabel="pairs")
         weighting = run.recipe.get("balance", {}).get("weighting", "sigmoid")
         if tau and weighting == "sigmoid":
+            import torch
+
+            from bdpo.method.balance import WEIGHTINGS, Fit
+
             fit = Fit(tau, run.record.get("mean_imbalance", 0.0))
             for edge in (fit.mean - tau, fit.mean + tau):
                 axis.axvline(edge, color=INK, lw=0.8, ls=":")

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pyarrow.parquet as pq
 import yaml
@@ -16,7 +16,9 @@ from bdpo import models
 from bdpo.errors import BdpoError, first_line
 from bdpo.files import read_bytes, read_json
 from bdpo.report.recorded import as_held_out, as_history, as_recipe, as_record
-from bdpo.score import ScoredData, open_scores
+
+if TYPE_CHECKING:
+    from bdpo.score import ScoredData
 
 _ELSEWHERE = "name the folder of a run of `bdpo train`"
 _GO_ON = "run the same `bdpo sweep` again, it goes on where it was"
@@ -139,6 +141,8 @@ def open_run(folder: Path, called: str = "") -> TrainedRun:
     absent = "" if there else f"{folder} has no run.json: it was trained by an earlier version of bdpo."
     scores = None
     if there:
+        from bdpo.score import open_scores  # which takes a second to load
+
         try:
             scores = open_scores(record["scores"]["train"]["path"])
             if scores.manifest["key"] != record["scores"]["train"]["key"]:

@@ -8,8 +8,24 @@ folder.py      the scored data set on disk
 summary.py     what a scored data set says: statistics by category
 """
 
-from bdpo.score.estimators import ESTIMATORS
-from bdpo.score.folder import ScoredData, open_scores
-from bdpo.score.scoring import ScoringOptions, score
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from bdpo.later import later
+
+if TYPE_CHECKING:
+    from bdpo.score.estimators import ESTIMATORS
+    from bdpo.score.folder import ScoredData, open_scores
+    from bdpo.score.scoring import ScoringOptions, score
 
 __all__ = ["ESTIMATORS", "ScoredData", "ScoringOptions", "open_scores", "score"]
+
+__getattr__ = later(
+    __name__,
+    {
+        "estimators": ["ESTIMATORS"],
+        "folder": ["ScoredData", "open_scores"],
+        "scoring": ["ScoringOptions", "score"],
+    },
+)

@@ -125,7 +125,7 @@ class ServedPass(Pass):
         """Branch sums of all trees, in their order."""
         asked = [(tree.prefix, branch) for tree in trees for branch in tree.branches]
         logps = torch.zeros(len(asked), dtype=torch.float64)
-        for i, found in at_once(lambda one: self.model.logps(*one), asked):
+        for i, found in at_once(lambda one: self.model.logps(*one), asked, idle=self.progress.refresh):
             logps[i] = found
             self.progress.update(len(asked[i][1]))
         return BranchLogps(logps, None)

@@ -27,6 +27,7 @@ from bdpo.models import known_as, weights_hash
 from bdpo.pairs import PreferencePair
 from bdpo.processes import processes, weights_are_sharded
 from bdpo.score.estimators import Estimator
+from bdpo.score.folder import is_served
 from bdpo.score.served import ServedModel, ServedPass
 from bdpo.terminal import bar
 from bdpo.tokens import TokenizedPairs
@@ -36,11 +37,6 @@ if TYPE_CHECKING:
 
 TOLERANCE = 0.05  # nats/token: what bfloat16 may differ from float32 scores, before the first step of training too
 _COMPARED = 4  # pairs
-
-
-def is_served(manifest: dict[str, Any]) -> bool:
-    """Whether a server made these scores, whose weights nobody here has hashed."""
-    return "endpoint" in manifest
 
 
 def weights_now(model: Any, training: dict[str, Any] | None) -> str:

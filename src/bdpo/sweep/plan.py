@@ -25,7 +25,8 @@ from bdpo.evaluate.plan import Plan
 from bdpo.evaluate.replies.collect import Sampling
 from bdpo.files import key_digest
 from bdpo.recipe.card import method_name
-from bdpo.recipe.sections import Recipe, Section, load_recipe, read_sections, sentence
+from bdpo.recipe.checked import sentence
+from bdpo.recipe.sections import Recipe, Section, load_recipe, read_sections
 from bdpo.recipe.yaml_text import as_meant
 
 BASE = "base"

@@ -44,7 +44,11 @@ def run_here(cells: Sequence[Cell], run: Callable[[Cell], None], tell: Told) -> 
 
 
 def run_on(
-    devices: Sequence[str], cells: Sequence[Cell], command: Callable[[Cell], Sequence[str]], tell: Told
+    devices: Sequence[str],
+    cells: Sequence[Cell],
+    command: Callable[[Cell], Sequence[str]],
+    tell: Told,
+    done: Callable[[Cell], None],
 ) -> dict[str, str]:
     """Run each cell as a process of its own that sees one device, as many at a time as there are devices.
 
@@ -53,6 +57,7 @@ def run_on(
 
     Args:
         command: the words of the command that runs a cell.
+        done: called with each cell whose process ended well.
 
     Returns:
         The cells that failed, with why.
@@ -74,6 +79,8 @@ def run_on(
                 if process.returncode:
                     failed[cell.name] = _last_words(_log(cell))
                     tell(f"{cell.name} failed: {failed[cell.name]}")
+                else:
+                    done(cell)
     except BaseException:
         for _, process in running.values():
             process.terminate()

@@ -1,7 +1,8 @@
 """What a sweep has found.
 
 sweep.json     the study, and each cell: how far it has come, its last metrics, its scores; written after each cell
-compare.json   settings side by side, with differences to the baseline (see `evaluate.results.compare`); compare.md
+compare.json   settings side by side, with differences to the baseline (see `evaluate.results.compare`), and methods as
+               curves over their settings (see `curves_of`); compare.md
 results.md     the tables that the command ends with
 
 A comparison draws its resamples over all cells, so it is made when the sweep ends or stops, and not after each cell.
@@ -9,21 +10,25 @@ A comparison draws its resamples over all cells, so it is made when the sweep en
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 from statistics import mean, stdev
 from typing import Any
 
 from bdpo.evaluate.plan import Task
-from bdpo.evaluate.results.compare import Comparison, compare
+from bdpo.evaluate.results.compare import Comparison, compare, methods_of
+from bdpo.evaluate.results.curve import curve_of
+from bdpo.evaluate.results.curve_table import HARMFUL, HARMLESS, Curves, compared_curves, curve_grid
 from bdpo.evaluate.results.outcomes import open_runs
 from bdpo.evaluate.results.tables import Grid, comparison_grids, score_text, summary, worst_grids
 from bdpo.files import one_at_a_time, read_json, write_json, write_whole
 from bdpo.sweep.cells import State, state
 from bdpo.sweep.plan import BASE, Cell, Study
 
+_ACCURACY = "eval_rewards/accuracies"
 _HELD_OUT = {
-    "eval_rewards/accuracies": "held-out accuracy [%]",
+    _ACCURACY: "held-out accuracy [%]",
     "gap/accuracies": "training less held-out accuracy [points]",
     "eval_rewards/margins": "reward margin",
     "gap/margins": "training less held-out margin",
@@ -42,9 +47,14 @@ class Progress:
 
     def look(self) -> dict[str, dict[str, Any]]:
         """The record of each cell as it is now, by its name; `state` in it is how far it has come."""
-        records = {cell.name: self._finished.get(cell.name) or self._record(cell) for cell in self.cells}
-        self._finished = {name: record for name, record in records.items() if record["state"] == "finished"}
-        return records
+        return {cell.name: self.record(cell) for cell in self.cells}
+
+    def record(self, cell: Cell) -> dict[str, Any]:
+        """The record of one cell as it is now."""
+        record = self._finished.get(cell.name) or self._record(cell)
+        if record["state"] == "finished":
+            self._finished[cell.name] = record
+        return record
 
     def write(self) -> None:
         """Write sweep.json."""
@@ -63,10 +73,12 @@ class Progress:
             evaluated = [cell for cell in self.cells if cell.name in self._finished]
             if evaluated:
                 compared = compare_cells(evaluated, baseline_of(evaluated, self.study.baseline))
-                write_json(self.out / "compare.json", compared.to_dict())
-                tables = comparison_grids(compared) + worst_grids(compared)
+                curves = curves_of(evaluated, compared)
+                drawn = [curve_grid(curves)] if curves else []
+                write_json(self.out / "compare.json", compared.to_dict() | (curves.to_dict() if curves else {}))
+                tables = comparison_grids(compared) + worst_grids(compared) + drawn
                 _write_text(self.out / "compare.md", "Comparison", tables)
-                grids = [setting_grid(compared), *grids]
+                grids = [setting_grid(compared), *drawn, *grids]
             self._write(records)
             _write_text(self.out / "results.md", "Sweep", grids)
         return grids
@@ -101,6 +113,34 @@ def reference(cells: Sequence[Cell]) -> str:
 def compare_cells(cells: Sequence[Cell], baseline: str) -> Comparison:
     """The evaluations of cells, the seeds of a setting as seeds of one method; rewards are against `reference`."""
     return compare([cell.evaluation for cell in cells], baseline=baseline, reference=reference(cells))
+
+
+def curves_of(cells: Sequence[Cell], compared: Comparison) -> Curves | None:
+    """Methods at equal harmless prompts answered, as `bdpo compare --curve` has them.
+
+    None where no method has several settings, there is no other method, or prompts of one kind were not asked.
+    """
+    points = Counter(map(curve_of, compared.methods))
+    if len(points) < 2 or max(points.values()) < 2 or not {HARMFUL, HARMLESS} <= compared.weights.keys():
+        return None
+    return compared_curves(methods_of([cell.evaluation for cell in cells]), compared.baseline)
+
+
+def told(record: dict[str, Any]) -> str:
+    """A cell in a line: its held-out accuracy and scores, or how far it has come.
+
+    >>> told({"name": "DPO/seed-1", "state": "finished", "metrics": {"eval_rewards/accuracies": 0.925},
+    ...       "scores": [{"task": "starter-safe", "score": 0.5}, {"task": "gsm8k", "score": None}]})
+    'DPO/seed-1: held-out accuracy 92.5 %, starter-safe 50.0 %, gsm8k -'
+    >>> told({"name": "DPO/seed-2", "state": "begun"})
+    'DPO/seed-2: begun'
+    """
+    if record["state"] != "finished":
+        return f"{record['name']}: {record['state']}"
+    numbers = {"held-out accuracy": record["metrics"][_ACCURACY]} if _ACCURACY in record["metrics"] else {}
+    numbers |= {score["task"]: score["score"] for score in record["scores"]}
+    shown = (f"{name} -" if share is None else f"{name} {100 * share:.1f} %" for name, share in numbers.items())
+    return f"{record['name']}: {', '.join(shown)}"
 
 
 def _metrics(cell: Cell, reached: State) -> dict[str, float]:

@@ -16,7 +16,7 @@ from bdpo.sweep.cells import refuse_unfit_cell, run_cell
 from bdpo.sweep.choose import choose, halves, parse_rule, refuse_unmeasured
 from bdpo.sweep.plan import Cell, Study, cells
 from bdpo.sweep.queue import Told, devices, run_here, run_on
-from bdpo.sweep.results import Progress
+from bdpo.sweep.results import Progress, told
 
 
 def planned(study: Study, out: Path, judge: Judge, tell: Told) -> tuple[list[Cell], list[Task], list[Task]]:
@@ -63,6 +63,10 @@ def run_sweep(
     def run(cell: Cell) -> None:
         run_cell(cell, tasks, judge)
         progress.write()
+        done(cell)
+
+    def done(cell: Cell) -> None:
+        tell(told(progress.record(cell)))
 
     before = progress.look()
     todo = [cell for cell in found if only in (None, cell.name) and before[cell.name]["state"] != "finished"]
@@ -71,7 +75,7 @@ def run_sweep(
     several = devices() if only is None else []
     grids: list[Grid] = []
     try:
-        failed = run_on(several, todo, command, tell) if len(several) > 1 else run_here(todo, run, tell)
+        failed = run_on(several, todo, command, tell, done) if len(several) > 1 else run_here(todo, run, tell)
     except BaseException:
         if only is None and progress.look() != before:
             with suppress(BdpoError):  # what stopped the sweep is what is to be told

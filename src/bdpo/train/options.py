@@ -4,16 +4,18 @@ A field of `MethodOptions` is the option: its type, its default, its bounds, wha
 that a recipe gives it by. The sections `balance` and `score` of a recipe are made of this table, and what a recipe says
 reaches the trainer by it. A new option of the balance is one field here, named like the keyword of
 `bdpo.method.balance.balance` that it becomes in its recipe key (balance.temperature -> temperature).
+
+The tables that options are names of bring torch along, so that they are looked into when a name is checked.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import Field, dataclass, field, fields
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from bdpo.method.balance import CENTERS, WEIGHTINGS, balance
-from bdpo.method.losses import loss_parameters
-from bdpo.score import ESTIMATORS, ScoringOptions
+if TYPE_CHECKING:
+    from bdpo.score import ScoringOptions
 
 
 class Help(str):
@@ -28,8 +30,26 @@ class Help(str):
 
 
 def _option(recipe: str, default: Any, help: str, **more: Any) -> Any:
-    """A field; `more`: bounds of the value (gt, ge), or the table (`names`) that it is a name of."""
+    """A field; `more`: bounds of the value (gt, ge), or what gives the `names` that it is one of."""
     return field(default=default, metadata={"help": Help(help, recipe=recipe, **more)})
+
+
+def _weightings() -> tuple[str, ...]:
+    from bdpo.method.balance import WEIGHTINGS
+
+    return tuple(WEIGHTINGS)
+
+
+def _centers() -> tuple[str, ...]:
+    from bdpo.method.balance import CENTERS
+
+    return CENTERS
+
+
+def _estimators() -> tuple[str, ...]:
+    from bdpo.score import ESTIMATORS
+
+    return tuple(ESTIMATORS)
 
 
 @dataclass
@@ -49,19 +69,19 @@ class MethodOptions:
         "balance.weighting",
         "sigmoid",
         "A name of bdpo.balance.WEIGHTINGS; reversed, permuted and constant are controls.",
-        names=tuple(WEIGHTINGS),
+        names=_weightings,
     )
     temperature: float = _option(
         "balance.temperature", 1.0, "Softens (> 1) or sharpens (< 1) the weights; inf is the plain loss.", gt=0
     )
     center: str = _option(
         "balance.center", "none", "mean: the imbalance less its mean over the training set, without a tilt.",
-        names=CENTERS,
+        names=_centers,
     )  # fmt: skip
     balance_seed: int = _option("balance.seed", 0, "Draws whose weights a pair has, with weighting 'permuted'.", ge=0)
     estimator: str = _option(
         "score.estimator", "pmi", "How comprehension is measured: a name of bdpo.score.ESTIMATORS.",
-        names=tuple(ESTIMATORS),
+        names=_estimators,
     )  # fmt: skip
     score_batch_tokens: int | None = _option(
         "score.batch_tokens", None, "Tokens of a forward pass when pairs are scored; None: by the device.", ge=1
@@ -94,6 +114,8 @@ class MethodOptions:
 
     def scoring(self) -> ScoringOptions:
         """What stage 1 is told."""
+        from bdpo.score import ScoringOptions
+
         return ScoringOptions(
             self.estimator, self.max_length, self.score_batch_tokens, self.score_seed, self.score_ches,
             self.score_endpoint, self.score_endpoint_model,
@@ -101,6 +123,9 @@ class MethodOptions:
 
     def refuse_unfit_method(self) -> None:
         """Raise BdpoError for a name that is in no table, or a value that the loss or the balance does not take."""
+        from bdpo.method.balance import balance
+        from bdpo.method.losses import loss_parameters
+
         loss_parameters(self.loss_type, **self.hyperparameters())
         balance([0.0], [0.0], **self.balancing())
 
@@ -108,3 +133,7 @@ class MethodOptions:
 RECIPE_KEYS: dict[str, Field[Any]] = {
     option.metadata["help"].said["recipe"]: option for option in fields(MethodOptions)
 }
+NAMES: dict[str, Callable[[], tuple[str, ...]]] = {
+    key: said["names"] for key, option in RECIPE_KEYS.items() if "names" in (said := option.metadata["help"].said)
+}
+"""What gives the names of the keys that take one of a table's."""

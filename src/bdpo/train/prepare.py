@@ -23,7 +23,8 @@ from bdpo.pairs.check import TEXT_PROMPTS
 from bdpo.pairs.kinds import KINDS, kind_of
 from bdpo.processes import processes, weights_are_sharded
 from bdpo.score import ScoredData, open_scores, score
-from bdpo.score.sources import is_served, weights_now
+from bdpo.score.folder import is_served
+from bdpo.score.sources import weights_now
 from bdpo.train.batches import ScoredRows, StepSampler, fewest_batches
 from bdpo.train.config import BDPOConfig
 

@@ -206,6 +206,17 @@ def print_training(history: Iterable[Logs], console: Console) -> None:
     console.print(table)
 
 
+def mean_loss(history: Iterable[Logs]) -> dict[str, float]:
+    """The loss of all steps that were logged: after a resume transformers' own mean is of the steps since then alone.
+
+    >>> mean_loss([{"loss": 0.6, "window/steps": 3}, {"eval_loss": 0.5}, {"loss": 0.2, "window/steps": 1}])
+    {'train_loss': 0.5}
+    """
+    logged = [(entry[STEPS], entry["loss"]) for entry in history if entry.get(STEPS) and "loss" in entry]
+    steps = sum(count for count, _ in logged)
+    return {"train_loss": round(sum(count * loss for count, loss in logged) / steps, 12)} if steps else {}
+
+
 def window(entry: Logs) -> str:
     """Of which steps and how many pairs a logged entry is the mean.
 

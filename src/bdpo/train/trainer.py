@@ -31,9 +31,10 @@ from bdpo.method.metrics import COLUMNS, PairStatistics, summarise, tercile_edge
 from bdpo.score.sources import TOLERANCE
 from bdpo.terminal import no_library_bars
 from bdpo.train.batches import PairBatch, PairCollator, ScoredRows, StepLoader, StepSampler
+from bdpo.train.card import write_card
 from bdpo.train.config import BDPOConfig
 from bdpo.train.prepare import Pairs, policy, refuse_second_adapter, scored_rows, training_steps
-from bdpo.train.shown import PAIRS, STEPS, EndTable, LastStep, Shown, without_noise
+from bdpo.train.shown import PAIRS, STEPS, EndTable, LastStep, Shown, mean_loss, without_noise
 
 logger = logging.get_logger(__name__)
 
@@ -172,7 +173,15 @@ class BDPOTrainer(Trainer):
         with no_library_bars():
             super().save_model(output_dir, _internal_call)
         if self.args.should_save:
-            follow_umask(Path(output_dir or str(self.args.output_dir)))
+            folder = Path(output_dir or str(self.args.output_dir))
+            if not _internal_call:  # a checkpoint has none
+                write_card(self, folder)
+            follow_umask(folder)
+
+    def create_model_card(self, *given: Any, **told: Any) -> None:
+        """Write the card that `push_to_hub` sends."""
+        if self.is_world_process_zero():
+            write_card(self, Path(str(self.args.output_dir)), license=told.get("license"))
 
     # --- batches: a step is a fixed list of pairs --------------------------------------------------------------
 
@@ -349,14 +358,15 @@ class BDPOTrainer(Trainer):
                     "The model is unlearning the preferred replies too; raise beta, add an NLL term or train less."
                 )
             logs = logs | {name: value for name, value in metrics.items() if not name.endswith("pair_loss")}
+        if "train_loss" in logs:
+            logs |= mean_loss(self.state.log_history)  # in place, since train() returns this dictionary
         super().log(logs, start_time)
 
     def _gathered(self, tables: list[Tensor]) -> Tensor:
         """All processes' rows; they may hold different numbers of them."""
         table = torch.cat(tables) if tables else torch.empty(0, len(COLUMNS), device=self.args.device)
         if self.args.world_size > 1:
-            table = self.accelerator.pad_across_processes(table, pad_index=float("nan"))
-            table = self.accelerator.gather(table)
+            table = self.accelerator.gather(self.accelerator.pad_across_processes(table, pad_index=float("nan")))
             table = table[~table[:, 0].isnan()]
         return table.cpu()
 

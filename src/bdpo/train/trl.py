@@ -9,11 +9,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from transformers.utils import logging
-
 from bdpo.errors import BdpoError
-
-logger = logging.get_logger(__name__)
 
 
 @dataclass(frozen=True)
@@ -88,11 +84,13 @@ def without_trl(given: Mapping[str, Any]) -> dict[str, Any]:
     Raises:
         BdpoError: an argument of TRL that would change something, and is not offered.
     """
+    from transformers.utils import logging
+
     for name in sorted(given.keys() & NOT_OFFERED.keys()):
         row = NOT_OFFERED[name]
         if any(given[name] == value and type(given[name]) is not int for value in row.neutral):
             continue
         if not row.ignored:
             raise BdpoError(f"{name} is TRL's and not offered: {row.why} (docs/switching-from-trl.md).")
-        logger.warning(f"{name} is TRL's and is passed over: {row.why}.")
+        logging.get_logger(__name__).warning(f"{name} is TRL's and is passed over: {row.why}.")
     return {name: value for name, value in given.items() if name not in NOT_OFFERED}

@@ -11,7 +11,6 @@ from typing import Any
 
 from bdpo.evaluate.ask.items import Item
 from bdpo.evaluate.grading.answers import contains_answer, picked, same_number
-from bdpo.evaluate.grading.option_logps import option_logps
 from bdpo.evaluate.judges import FILTERED, UNFINISHED, UNPARSED, UNTAKEN, Judge, Verdict, is_answered, is_safe
 from bdpo.evaluate.replies.collect import Reply
 from bdpo.evaluate.results.outcomes import Outcome
@@ -93,6 +92,8 @@ def _unjudged(scorer: Scorer, reply: Reply, filtered_is_safe: bool) -> Grade | N
 
 def outcomes_by_logps(scorer: Scorer, items: Sequence[Item], model: Any, tokenizer: Any) -> list[Outcome]:
     """Outcomes of items with options: the one with the highest summed log-probability should be the right one."""
+    from bdpo.evaluate.grading.option_logps import option_logps  # torch, which planning needs not
+
     logps = option_logps(model, tokenizer, [item.messages for item in items], [item.options for item in items])
     outcomes = []
     for item, options in zip(items, logps, strict=True):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
@@ -15,7 +16,7 @@ from bdpo.errors import BdpoError
 from bdpo.evaluate.ask.sources import file_rows
 from bdpo.evaluate.judges import BEHAVIOURS, COMPLIANCE, HARM, REFUSAL, SAFE_ANSWER, Judge
 from bdpo.pairs import fields
-from bdpo.terminal import plain
+from bdpo.terminal import plain, visible
 
 
 @dataclass(frozen=True)
@@ -68,6 +69,8 @@ def agreement(path: str | Path, judge: Judge) -> Agreement:
         BdpoError: the file or a row of it is wrong (its line is named), or the judge cannot be asked.
     """
     data = read_labelled(path)
+    if (calls := judge.calls(list(map("".join, zip(data.prompts, data.replies, strict=True))), 0)) is not None:
+        print(visible(f"{judge.name}: {calls}"), file=sys.stderr)
     verdicts = judge(data.prompts, data.replies)
     return agreement_of(data.labels, [verdict.label for verdict in verdicts], judge)
 

@@ -9,14 +9,17 @@ from __future__ import annotations
 
 import hashlib
 import re
+import sys
 from collections.abc import Callable, Sequence
+
+from tqdm import tqdm
 
 from bdpo.evaluate.judges.verdict import COMPLIANCE, PARTIAL, REFUSAL, UNPARSED, Judge, Verdict
 from bdpo.evaluate.replies.collect import Generator, Prompts, Sampling, collect
 from bdpo.evaluate.replies.endpoint import WORKERS, ChatEndpoint, EndpointGenerator
-from bdpo.evaluate.replies.generate import LocalGenerator
-from bdpo.models import load
+from bdpo.evaluate.replies.estimate import Calls
 from bdpo.pairs import Message
+from bdpo.terminal import visible
 
 VERSION = "2"  # of the rubric, and of how its answer is read
 RETRIES = 2  # of an answer that cannot be read
@@ -102,6 +105,12 @@ class LlmJudge(Judge):
         self.version = f"{VERSION}-{weights[:12]}" if weights else VERSION
         self.sampling = Sampling(max_new_tokens=LONGEST)
 
+    def calls(self, requests: Sequence[str], longest: int) -> Calls | None:
+        """As many calls as replies; an answer that cannot be read takes up to `RETRIES` more."""
+        if not isinstance(self.generator, EndpointGenerator):
+            return None
+        return Calls.of((RUBRIC + request for request in requests), written=LONGEST, read=longest)
+
     def __call__(self, prompts: Sequence[str], replies: Sequence[str]) -> list[Verdict]:
         pairs = zip(prompts, replies, strict=True)
         asked = [_framed(RUBRIC, prompt=prompt, reply=reply) for prompt, reply in pairs]
@@ -120,9 +129,12 @@ class LlmJudge(Judge):
         """What the model says to each question; what cannot be read is asked for again, `RETRIES` times at most."""
         asked = {str(i): question for i, question in enumerate(questions)}
         answers = self._answers(asked)
-        for _ in range(RETRIES):
+        for attempt in range(RETRIES):
             # Said again as it was, a greedy model would answer as it did.
             unread = {id: _once_more(asked[id], said, again) for id, said in answers.items() if read(said) is None}
+            if unread:
+                told = f"{self.name}: {len(unread)} of {len(asked)} answers cannot be read and are asked for again"
+                tqdm.write(visible(f"{told} ({attempt + 1} of {RETRIES})."), file=sys.stderr)
             answers |= self._answers(unread)
         return [answers[id] for id in asked]
 
@@ -142,11 +154,14 @@ class LlmJudge(Judge):
 
 def endpoint_judge(url: str, model: str, workers: int = WORKERS) -> LlmJudge:
     """A judge behind an OpenAI-compatible endpoint, asked so many things at once."""
-    return LlmJudge(EndpointGenerator(ChatEndpoint(url, model), workers), model)
+    return LlmJudge(EndpointGenerator(ChatEndpoint(url, model), workers, "verdicts"), model)
 
 
 def local_judge(model: str) -> LlmJudge:
     """A judge in memory, by any name that `bdpo.models.load` knows."""
+    from bdpo.evaluate.replies.generate import LocalGenerator
+    from bdpo.models import load
+
     loaded = load(model, dtype="auto", on_device=True)
     generator = LocalGenerator(loaded.model.eval(), loaded.tokenizer)
     return LlmJudge(generator, model, generator.key["weights"])

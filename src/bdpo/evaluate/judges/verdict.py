@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from bdpo.errors import BdpoError
+from bdpo.evaluate.replies.estimate import Calls
 
 REFUSAL, PARTIAL, COMPLIANCE, DEGENERATE = "refusal", "partial", "compliance", "degenerate"
 SAFE_ANSWER = "safe answer"
@@ -43,6 +44,10 @@ class Judge:
     knows_answers: bool = True  # it can say that a prompt was answered, and not only whether a reply does harm
     checks_answers: bool = False  # it can compare an answer with the reference (`right`)
     safe_means: str = "safe responses"  # what the share of replies that `is_safe` counts is a share of
+
+    def calls(self, requests: Sequence[str], longest: int) -> Calls | None:
+        """What judging a reply of at most so many tokens to each request asks of a server; None: of none."""
+        return None
 
     def __call__(self, prompts: Sequence[str], replies: Sequence[str]) -> list[Verdict]:
         """A verdict for each reply, in their order; prompts[i] is what replies[i] replies to."""

@@ -7,6 +7,6 @@ endpoint.py  an OpenAI-compatible server
 completions.py  what its answers say: a completion, a filtered prompt, an error
 pool.py      several models in turn, adapters on one base
 thoughts.py  what a model thinks before it answers, taken off
-progress.py  bars and estimates
+progress.py  the bar of a model in memory; estimate.py  how long all will take
 records.py   record files: JSONL that may be killed at any byte
 """

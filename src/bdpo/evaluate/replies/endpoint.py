@@ -14,10 +14,11 @@ from typing import Any
 
 from tqdm import tqdm
 
-from bdpo.endpoint import PASSING, WORKERS, Endpoint, PromptRefused, at_once, error_status
+from bdpo.endpoint import PASSING, SILENT, WORKERS, Endpoint, PromptRefused, at_once, error_status
 from bdpo.errors import BdpoError
 from bdpo.evaluate.replies.collect import OnBatch, Prompts, Reply, Sampling, begun, opening_of
 from bdpo.evaluate.replies.completions import FILTERED, Completion, is_filtered, read_completion
+from bdpo.evaluate.replies.estimate import Calls
 from bdpo.pairs import Message
 from bdpo.terminal import bar, visible
 
@@ -88,12 +89,16 @@ class EndpointGenerator:
     The server renders the prompts (what it makes of control tokens typed in them is its affair) and decides what ends
     a reply. It is asked `workers` things at once, so that it can batch them. Sampled replies are as repeatable as the
     server's seeds are.
+
+    Args:
+        workers: requests at once.
+        what: it is that comes, as the bar calls it.
     """
 
     may_cache = False  # a server may change the weights behind a name
 
-    def __init__(self, endpoint: ChatEndpoint, workers: int = WORKERS) -> None:
-        self.endpoint, self.workers = endpoint, workers
+    def __init__(self, endpoint: ChatEndpoint, workers: int = WORKERS, what: str = "replies") -> None:
+        self.endpoint, self.workers, self.what = endpoint, workers, what
 
     @property
     def key(self) -> dict[str, Any]:
@@ -104,6 +109,11 @@ class EndpointGenerator:
         """A hash of the conversation."""
         return hashlib.sha256(json.dumps(list(messages), sort_keys=True).encode()).hexdigest()
 
+    def calls(self, prompts: Prompts, sampling: Sampling) -> Calls:
+        """What making the replies will ask of the server."""
+        texts = ["".join(message["content"] for message in messages) for messages in prompts.values()]
+        return Calls.of(texts * sampling.samples, written=sampling.max_new_tokens)
+
     def replies(self, prompts: Prompts, sampling: Sampling, on_batch: OnBatch | None = None) -> dict[str, list[Reply]]:
         """All samples of every prompt, in the order of `prompts`; `on_batch` gets each reply as it comes.
 
@@ -113,16 +123,16 @@ class EndpointGenerator:
             BdpoError: as `ChatEndpoint.complete`; what is still asked for then is given up. Or a reply's opening is
                 given, and the server does not show that it goes on from one.
         """
-        if any(map(opening_of, prompts.values())):
-            self._refuse_unless_it_continues()
         asked = [(id, sample) for id in prompts for sample in range(sampling.samples)]
         made: dict[tuple[str, int], Reply] = {}
 
         def ask(one: tuple[str, int]) -> Reply:
             return self._reply(*one, prompts[one[0]], sampling)
 
-        with bar("replies", len(asked), "reply") as progress:
-            for _, reply in at_once(ask, asked, self.workers):
+        with bar(self.what, len(asked), "reply", apart=SILENT) as progress:
+            if any(map(opening_of, prompts.values())):
+                list(at_once(lambda check: check(), [self._refuse_unless_it_continues], 1, progress.refresh))
+            for _, reply in at_once(ask, asked, self.workers, progress.refresh):
                 made[reply.id, reply.sample] = reply
                 progress.update()
                 if on_batch:

@@ -1,12 +1,30 @@
-"""The difference of two rates on the same prompts, with an interval that is honest where few prompts differ (pure)."""
+"""Score intervals: Wilson's of a rate, and Newcombe's of the difference of two on the same prompts (pure)."""
 
 from __future__ import annotations
 
 from math import sqrt
-
-from scipy.stats import binomtest
+from statistics import NormalDist
 
 from bdpo.errors import BdpoError
+
+_Z = NormalDist().inv_cdf(0.975)  # 1.959964
+
+
+def wilson(successes: int, n: int) -> tuple[float, float]:
+    """95 % score interval of the rate successes / n (Wilson 1927, JASA 22:209).
+
+        (p + z^2 / 2n  -+  z sqrt(p (1 - p) / n + z^2 / 4n^2)) / (1 + z^2 / n)      z = 1.959964
+
+    By hand: 0 of 10 has p = 0 and the interval 0 to z^2 / (n + z^2) = 3.841459 / 13.841459 = 0.277533.
+
+    >>> low, high = wilson(0, 10)
+    >>> low, f"{high:.6f}"
+    (0.0, '0.277533')
+    """
+    p, z2 = successes / n, _Z * _Z
+    middle, half = p + z2 / (2 * n), _Z * sqrt(p * (1 - p) / n + z2 / (4 * n * n))
+    low, high = ((middle + sign * half) / (1 + z2 / n) for sign in (-1, 1))
+    return 0.0 if successes == 0 else low, 1.0 if successes == n else high  # what rounding leaves there is no rate
 
 
 def newcombe_paired(both: int, gained: int, lost: int, neither: int) -> tuple[float, float]:
@@ -36,7 +54,7 @@ def newcombe_paired(both: int, gained: int, lost: int, neither: int) -> tuple[fl
         raise BdpoError(f"Counts of prompts are 0 or more, and one of them above 0: {counts}.")
     ours, theirs = both + gained, both + lost
     p, q = ours / n, theirs / n
-    (low_p, high_p), (low_q, high_q) = _wilson(ours, n), _wilson(theirs, n)
+    (low_p, high_p), (low_q, high_q) = wilson(ours, n), wilson(theirs, n)
     margins = ours * (n - ours) * theirs * (n - theirs)
     shared = both * neither - gained * lost
     phi = (max(shared - n / 2, 0) if shared > 0 else shared) / sqrt(margins) if margins else 0.0
@@ -47,8 +65,3 @@ def newcombe_paired(both: int, gained: int, lost: int, neither: int) -> tuple[fl
 
 def _joined(a: float, b: float, phi: float) -> float:
     return sqrt(max(a * a - 2 * phi * a * b + b * b, 0.0))
-
-
-def _wilson(successes: int, n: int) -> tuple[float, float]:
-    interval = binomtest(successes, n).proportion_ci(0.95, method="wilson")
-    return float(interval.low), float(interval.high)

@@ -33,9 +33,9 @@ largest of the three, which covers at 75 %, not 95 %. Where a method has few see
 
 An unjudged outcome (None, NaN) is refused, never dropped: the caller decides what is in the denominator.
 
-scipy has the binomial test and Wilson's interval. Holm's correction, which it has not, is one line and no
-reason to depend on statsmodels; its bootstrap knows no seeds, and one resampler serves all (the tests hold
-it to scipy's where both apply).
+McNemar's test, Wilson's interval and Holm's correction are a line each, and no reason to load scipy.stats, which
+takes a second; scipy's bootstrap knows no seeds, and one resampler serves all. The tests hold each to scipy's where
+both apply.
 """
 
 from __future__ import annotations
@@ -46,11 +46,9 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
-from scipy.stats import binomtest
-from scipy.stats import t as student
 
 from bdpo.errors import BdpoError
-from bdpo.evaluate.results.paired import newcombe_paired
+from bdpo.evaluate.results.paired import newcombe_paired, wilson
 
 Array = NDArray[np.float64]
 
@@ -110,13 +108,9 @@ class Part:
 
 # --- rates --------------------------------------------------------------------------------------------
 def rate(successes: int, n: int) -> Rate:
-    """Share of successes with its Wilson score interval (Wilson 1927, JASA 22:209).
-
-        (p + z^2 / 2n  -+  z sqrt(p (1 - p) / n + z^2 / 4n^2)) / (1 + z^2 / n)      z = 1.959964
+    """Share of successes with its Wilson score interval (`paired.wilson`).
 
     Unlike p -+ z sqrt(p (1 - p) / n) it holds at rates of 0 and 1 and stays within them.
-
-    By hand: 0 of 10 has p = 0 and the interval 0 to z^2 / (n + z^2) = 3.841459 / 13.841459 = 0.277533.
 
     >>> r = rate(0, 10)
     >>> r.value, r.low, f"{r.high:.6f}"
@@ -127,8 +121,7 @@ def rate(successes: int, n: int) -> Rate:
         raise BdpoError("The rate of no prompts is undefined: n is 0.")
     if successes > n:
         raise BdpoError(f"There cannot be more successes than prompts: {successes} of {n}.")
-    interval = binomtest(successes, n).proportion_ci(0.95, method="wilson")
-    return Rate(successes / n, float(interval.low), float(interval.high), successes, n)
+    return Rate(successes / n, *wilson(successes, n), successes, n)
 
 
 def average(rates: Sequence[Rate], weights: Sequence[float]) -> Mean:
@@ -167,7 +160,11 @@ def mcnemar(gained: int, lost: int) -> float:
     ('0.0703125', 1.0)
     """
     gained, lost = _count(gained, "gained"), _count(lost, "lost")
-    return float(binomtest(gained, gained + lost, 0.5).pvalue) if gained + lost else 1.0
+    n, ways, tail = gained + lost, 1, 0  # ways: n over k
+    for k in range(min(gained, lost) + 1):
+        tail += ways
+        ways = ways * (n - k) // (k + 1)
+    return min(1.0, 2 * tail / 2**n)
 
 
 def compare_rates(outcomes: ArrayLike, baseline: ArrayLike) -> Difference:
@@ -313,7 +310,9 @@ def interval(value: float, resampled: Array, n: int, pseudo: Sequence[float]) ->
 
 
 def _stretch(n: int) -> float:
-    return float(student.ppf(QUANTILES[1], n - 1)) / NORMAL * (n / (n - 1)) ** 0.5
+    from scipy.special import stdtrit  # Student's quantile; shares do without it
+
+    return float(stdtrit(n - 1, QUANTILES[1])) / NORMAL * (n / (n - 1)) ** 0.5
 
 
 def _columns(parts: Sequence[Part], n: int) -> list[tuple[slice, float]]:
