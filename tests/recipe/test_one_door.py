@@ -58,7 +58,7 @@ def test_a_recipe_and_python_score_alike_byte_for_byte(home: Path, estimator: st
     loaded = models.load(home / "model")
     pairs = load_pairs(str(home / "pairs.jsonl")).pairs
     options = ScoringOptions(estimator, max_length=90, **seeded)
-    score(loaded.model, loaded.tokenizer, pairs, home / "directly", options)
+    score(loaded.model, loaded.tokenizer, pairs, home / "alone" / "directly", options)
     by_recipe = contents(home / "by-recipe")
     assert {"manifest.json", "data/part-00000.parquet"} <= set(by_recipe)
-    assert by_recipe == contents(home / "by-python" / "train") == contents(home / "directly")
+    assert by_recipe == contents(home / "by-python" / "train") == contents(home / "alone" / "directly")

@@ -2,7 +2,8 @@
 
 import pytest
 
-from bdpo.score import scoring, sources
+from bdpo.forward import passes
+from bdpo.score import known, scoring, sources
 from tiny import tiny_model, tiny_tokenizer
 
 
@@ -28,3 +29,23 @@ def small_parts(monkeypatch, tmp_path):
 def use(monkeypatch):
     """Choose a layout by name in place of the model's own."""
     return lambda layout: monkeypatch.setattr(sources, "choose_layout", lambda *_: (layout, "the test says so"))
+
+
+@pytest.fixture(autouse=True)
+def alone(monkeypatch):
+    """Every folder is scored as if none lay beside it, so that tests may compare them; test_known.py is of those."""
+    monkeypatch.setattr(known, "_tables", lambda out, manifest: iter(()))
+
+
+@pytest.fixture
+def counted(monkeypatch):
+    """Response tokens of each forward pass."""
+    tokens = []
+    branch_logps = passes.branch_logps
+
+    def of(model, batch, **how):
+        tokens.append(int(batch.lengths.sum()))
+        return branch_logps(model, batch, **how)
+
+    monkeypatch.setattr(passes, "branch_logps", of)
+    return tokens

@@ -19,8 +19,8 @@ def slow(model, prefix, reply):
 
 
 def numbers(data):
-    """(rows, 6) of the numeric columns."""
-    names = [c for c in data.rows.column_names if c.endswith(("logps", "_mi"))]
+    """(rows, 6) of the numeric columns; (rows, 2) where comprehension was not measured."""
+    names = [c for c in data.rows.column_names if c.endswith(("logps", "_mi")) and data.rows[c][0] is not None]
     return torch.tensor([[row[name] for name in names] for row in data.rows], dtype=torch.float64)
 
 

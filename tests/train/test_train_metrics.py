@@ -11,11 +11,14 @@ import torch
 from transformers import TrainerCallback
 
 import bdpo.train.trainer
+from bdpo.errors import BdpoError
 from bdpo.method.metrics import COLUMNS, summarise, tercile_edges
+from bdpo.score import score
 from bdpo.score.folder import ScoredData
 from bdpo.train import BDPOTrainer
 from plain_dpo import (
     BETA,
+    PAIRS,
     Make,
     assert_same_weights,
     log_ratio,
@@ -24,7 +27,7 @@ from plain_dpo import (
     steps_of,
     trained,
 )
-from tiny import tiny_model
+from tiny import tiny_model, tiny_tokenizer
 
 DOCS = Path(__file__).parents[2] / "docs" / "metrics.md"
 
@@ -251,3 +254,17 @@ def test_the_docs_page_defines_exactly_the_names_in_the_history(make: Make, held
     defined -= by_callback | {"gap/accuracies", "gap/margins"}  # of a whole run: tests/recipe/test_gap.py
     names = set().union(*trainer.state.log_history)
     assert {name if name in defined else name.removeprefix("eval_") for name in names} == defined
+
+
+def test_without_an_imbalance_there_are_no_terciles() -> None:
+    assert tercile_edges(torch.tensor([1.0, float("nan"), 2.0])) is None
+    row = torch.full((2, len(COLUMNS)), 2.0)
+    row[:, COLUMNS.index("imbalance")] = float("nan")
+    assert summarise(row, (0.0, 1.0)) == summarise(row, None), "held-out pairs that were not measured"
+
+
+def test_scores_without_comprehension_are_refused_where_the_balance_needs_it(make: Make, tmp_path: Path) -> None:
+    alone = score(tiny_model(), tiny_tokenizer(), PAIRS, tmp_path / "alone", estimator="none")
+    with pytest.raises(BdpoError, match="alone holds scores without comprehension, which the balance needs: run bdpo"):
+        make(alone)
+    assert make(alone, balance=False).tercile_edges is None

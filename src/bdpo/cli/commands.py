@@ -277,7 +277,7 @@ def score(
     say(console, f"{len(read.train)} pairs of {recipe.data.train}, model {loaded.label}.")
     for line in read.lines():
         say(console, f"  {line}")
-    scored = score_pairs(loaded.model, loaded.tokenizer, read.train, out, recipe.options().scoring())
+    scored = score_pairs(loaded.model, loaded.tokenizer, read.train, out, recipe.options().scoring(measure=True))
     render_summary(summarise_scores(scored.rows, **recipe.options().balancing()), console)
     again = [
         part for override in (*(set_ or []), *given, as_override("score.dir", str(out))) for part in ("--set", override)

@@ -61,7 +61,8 @@ def run_demo(out: Path, *, pairs: int, console: Console) -> Path:
     check_pairs(load_pairs("starter"), against=load_pairs("starter", split="validation"),
                 tokenizer=loaded.tokenizer, max_length=recipe.data.max_length).render(console)  # fmt: skip
     _step(console, 2, f"Measure comprehension: one pass of the frozen model over {pairs} pairs")
-    scores = score(loaded.model, loaded.tokenizer, read_data(recipe).train, options=recipe.options().scoring())
+    options = recipe.options().scoring(measure=True)
+    scores = score(loaded.model, loaded.tokenizer, read_data(recipe).train, options=options)
     render_summary(summarise_scores(scores.rows, **recipe.options().balancing()), console)
     _step(console, 3, "Train with B-DPO (LoRA): the better understood reply of a pair pulls less")
     result = run_recipe(recipe, out)

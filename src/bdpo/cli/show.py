@@ -74,12 +74,15 @@ def with_scores(pairs: Sequence[PreferencePair], folder: Path, *, by_imbalance: 
         by_imbalance: the largest |d| first, and pairs that were not scored last; else in the order of the data.
 
     Raises:
-        BdpoError: the folder cannot be read, or was made of other data.
+        BdpoError: the folder cannot be read, was made of other data, or has no comprehension.
     """
     from bdpo.method.balance import balance
     from bdpo.score import open_scores
 
-    rows = open_scores(folder).rows
+    scored = open_scores(folder)
+    if not scored.measured:
+        raise BdpoError(f"--scores {folder}: comprehension was not measured there; run bdpo score into another folder.")
+    rows = scored.rows
     chosen, rejected = (list(rows[f"{side}_mi"]) for side in ("chosen", "rejected"))
     weights = balance(chosen, rejected)
     d = [c - r for c, r in zip(chosen, rejected, strict=True)]

@@ -24,7 +24,7 @@ class PairStatistics:
     weight_chosen: Tensor
     weight_rejected: Tensor
     scale: Tensor
-    imbalance: Tensor  # nats/token
+    imbalance: Tensor  # nats/token; nan where not measured
     margin: Tensor  # log pi(chosen) - log pi(rejected), nats
     kind: Tensor  # 1 + the place in KINDS; 0: neither, or not told
 
@@ -41,7 +41,7 @@ def summarise(table: Tensor, tercile_edges: tuple[float, float] | None = None) -
 
     Args:
         table: (n, len(COLUMNS)) float, one row a pair; no rows give no metrics.
-        tercile_edges: the two inner edges of imbalance over the training set [nats/token].
+        tercile_edges: the two inner edges of imbalance over the training set [nats/token]; None: no terciles.
     """
     if not len(table):
         return {}
@@ -75,8 +75,10 @@ def metric_names() -> list[str]:
     return list(summarise(torch.arange(3.0)[:, None].expand(3, len(COLUMNS)), tercile_edges=(1.0, 2.0)))
 
 
-def tercile_edges(imbalance: Tensor) -> tuple[float, float]:
-    """Inner edges of the terciles of (N,) imbalances [nats/token]."""
+def tercile_edges(imbalance: Tensor) -> tuple[float, float] | None:
+    """Inner edges of the terciles of (N,) imbalances [nats/token]; None where one is nan, which is: not measured."""
+    if imbalance.isnan().any():
+        return None
     low, high = torch.quantile(imbalance.double(), torch.tensor([1 / 3, 2 / 3], dtype=torch.float64)).tolist()
     return low, high
 

@@ -57,7 +57,7 @@ def write_record(
         "beta": loss_parameters(trainer.args.loss_type, **trainer.args.hyperparameters()).get("beta"),
         "mean_imbalance": trainer.balance.fit.mean,  # that was taken off (balance.center), else 0
         "mean_weights": dict(zip(("chosen", "rejected"), trainer.balance.tilt, strict=True)),
-        "tercile_edges": list(trainer.tercile_edges),
+        "tercile_edges": None if trainer.tercile_edges is None else list(trainer.tercile_edges),
         "pairs": {"train": len(scores.rows), "held_out": 0 if eval_scores is None else len(eval_scores.rows)},
         "versions": {name: sys.modules[name].__version__ for name in ("bdpo", "torch", "transformers")},
         "data": {
@@ -74,14 +74,14 @@ def write_record(
 def held_out_table(trainer: BDPOTrainer) -> pa.Table:
     """One row a held-out pair, in the data's order, after `trainer.evaluate()`.
 
-    id; kind (unsafe, harmless or empty); d [nats/token]; w_c, w_r; and of each side the reference's log-probability
-    [nats] (`before`) and the trained model's (`after`), whose difference is the log-ratio.
+    id; kind (unsafe, harmless or empty); d [nats/token], null where not measured; w_c, w_r; and of each side the
+    reference's log-probability [nats] (`before`) and the trained model's (`after`), whose difference is the log-ratio.
     """
     rows: Any = trainer.eval_dataset
     columns: dict[str, Any] = {
         "id": list(rows.rows["id"]),
         "kind": [("", *KINDS)[at] for at in rows.kinds],
-        "d": rows.imbalance.tolist(),
+        "d": pa.array(rows.imbalance.numpy(), from_pandas=True),  # nan as null
         "w_c": rows.balance.chosen_weight.tolist(),
         "w_r": rows.balance.rejected_weight.tolist(),
     }

@@ -35,6 +35,7 @@ from bdpo.recipe.parts import bdpo_config, load_model, lora_config
 from bdpo.recipe.record import refusal_shares, write_record
 from bdpo.recipe.sections import Recipe, parse_recipe
 from bdpo.score import ScoredData, score
+from bdpo.score.folder import unmeasured
 from bdpo.secrets import refuse_secrets
 from bdpo.train import BDPOTrainer
 from bdpo.train.prepare import refuse_second_adapter
@@ -129,7 +130,7 @@ def _run(
         if hasattr(callback, "attach"):
             callback.attach(trainer)
     if found.complete:
-        _refuse_other_scores(scores, out)
+        _refuse_other_scores(scores, out, args.needs_comprehension)
     if trainer.is_world_process_zero():
         _write_start(recipe, scores, args.pairs_per_step, out)
     trained = trainer.train(resume_from_checkpoint=str(found.complete) if found.complete else None)
@@ -155,9 +156,15 @@ def _run(
     return RunResult(out, metrics, scores, trainer)
 
 
-def score_data(recipe: Recipe, loaded: LoadedModel, data: RunData) -> tuple[ScoredData, ScoredData | None]:
-    """Stage 1 over training and held-out pairs; scores already made are taken as they are."""
-    options = recipe.options().scoring()
+def score_data(
+    recipe: Recipe, loaded: LoadedModel, data: RunData, *, measure: bool = False
+) -> tuple[ScoredData, ScoredData | None]:
+    """Stage 1 over training and held-out pairs; scores already made are taken as they are.
+
+    Args:
+        measure: comprehension, even where the recipe needs none.
+    """
+    options = recipe.options().scoring(measure=measure)
     scores = score(
         loaded.model, loaded.tokenizer, data.train, recipe.score.dir, options,
         elsewhere="name another score.dir, leave it out, or say the data section (holdout, limit, seed) as when it was "
@@ -214,8 +221,9 @@ def _begun_with(path: Path) -> Recipe:
     raise BdpoError(f"{path} is not as it was written ({why}): {TORN}.")
 
 
-def _refuse_other_scores(scores: ScoredData, out: Path) -> None:
-    different = key_difference(read_json(out / SCORES, TORN, key=dict)["key"], scores.manifest["key"])
+def _refuse_other_scores(scores: ScoredData, out: Path, needs_comprehension: bool) -> None:
+    keys = [read_json(out / SCORES, TORN, key=dict)["key"], scores.manifest["key"]]
+    different = key_difference(*(keys if needs_comprehension else map(unmeasured, keys)))
     if different:
         raise BdpoError(
             f"{out} was begun with other scores; they differ in {'; '.join(different)}. Bring back the model and the "

@@ -93,7 +93,8 @@ def as_history(logged: list[Any]) -> list[dict[str, float]]:
 def as_held_out(columns: dict[str, list[Any]]) -> dict[str, list[Any]]:
     """The columns of heldout.parquet."""
     for name in _HELD_OUT:
-        if not all(isinstance(value, str if name == "id" else float) for value in columns.get(name, [None])):
+        kinds = {"id": str, "d": float | None}.get(name, float)
+        if name not in columns or not all(isinstance(value, kinds) for value in columns[name]):
             raise ValueError(f"heldout.parquet: the column {name} is not as it was written")
     return columns
 

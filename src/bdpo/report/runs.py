@@ -51,8 +51,8 @@ class TrainedRun:
 
     @cached_property
     def points(self) -> list[Point]:
-        """The scored training pairs."""
-        if self.scores is None:
+        """The scored training pairs; none where comprehension was not measured."""
+        if self.scores is None or not self.scores.measured:
             return []
         rows, group = self.scores.rows, self._groups()
         values = zip(rows["id"], rows["chosen_mi"], rows["rejected_mi"], group, strict=True)
@@ -141,12 +141,14 @@ def open_run(folder: Path, called: str = "") -> TrainedRun:
     absent = "" if there else f"{folder} has no run.json: it was trained by an earlier version of bdpo."
     scores = None
     if there:
-        from bdpo.score import open_scores  # which takes a second to load
+        from bdpo.score.folder import open_scores, serves  # which takes a second to load
 
         try:
             scores = open_scores(record["scores"]["train"]["path"])
-            if scores.manifest["key"] != record["scores"]["train"]["key"]:
+            if not serves(scores.manifest["key"], record["scores"]["train"]["key"]):
                 scores, absent = None, f"The scores that {folder} was trained on were replaced by others."
+            elif not scores.measured:
+                absent = f"Comprehension was not measured for {folder}: it trained without the balance."
         except BdpoError as error:
             absent = f"The scores that {folder} was trained on cannot be read: {error}"
     history = as_history(metrics["history"])

@@ -5,6 +5,7 @@ sources.py     where the log-probabilities come from: the model here, or a serve
 served.py      ... of a server
 estimators.py  which sums of log-probabilities comprehension is made of
 folder.py      the scored data set on disk
+known.py       what folders beside it say already of its pairs
 summary.py     what a scored data set says: statistics by category
 """
 
@@ -15,16 +16,16 @@ from typing import TYPE_CHECKING
 from bdpo.later import later
 
 if TYPE_CHECKING:
-    from bdpo.score.estimators import ESTIMATORS
+    from bdpo.score.estimators import ESTIMATORS, NONE
     from bdpo.score.folder import ScoredData, open_scores
     from bdpo.score.scoring import ScoringOptions, score
 
-__all__ = ["ESTIMATORS", "ScoredData", "ScoringOptions", "open_scores", "score"]
+__all__ = ["ESTIMATORS", "NONE", "ScoredData", "ScoringOptions", "open_scores", "score"]
 
 __getattr__ = later(
     __name__,
     {
-        "estimators": ["ESTIMATORS"],
+        "estimators": ["ESTIMATORS", "NONE"],
         "folder": ["ScoredData", "open_scores"],
         "scoring": ["ScoringOptions", "score"],
     },

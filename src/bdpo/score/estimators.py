@@ -14,6 +14,7 @@ from bdpo.forward.passes import Pass
 from bdpo.method.comprehension import contrastive_marginal, entropy_drop, pmi
 
 CONTRASTIVE_PROMPTS = 8
+NONE = "none"
 
 
 @dataclass(frozen=True)
@@ -36,7 +37,7 @@ Measure = Callable[[Pass, BranchLogps, Sequence[Ids], Context], Measured]
 class Estimator:
     """How comprehension is measured."""
 
-    measure: Measure
+    measure: Measure | None  # None: comprehension is not measured
     passes: int  # how often each response token is computed, for the progress bar
     entropy: bool = False  # needs predictive entropies
     prompts: bool = False  # needs other prompts of the data set
@@ -67,6 +68,7 @@ ESTIMATORS = {
     "pmi": Estimator(_by_pmi, passes=2),
     "entropy": Estimator(_by_entropy, passes=2, entropy=True),
     "contrastive": Estimator(_by_contrast, passes=CONTRASTIVE_PROMPTS + 2, prompts=True),
+    NONE: Estimator(None, passes=1),  # the reference log-probabilities alone
 }
 
 

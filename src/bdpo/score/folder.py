@@ -32,24 +32,29 @@ from bdpo.files import (
     write_json,
     write_whole,
 )
+from bdpo.score.estimators import ESTIMATORS, NONE
 
 FORMAT = 2
 
+REFERENCE = ("ref_chosen_logps", "ref_rejected_logps")
+MEASURED = ("chosen_marginal_logps", "rejected_marginal_logps", "chosen_mi", "rejected_mi")
 CHES = ("ches", "ches_normalised")
+HASH = "ids_hash"
+UNMEASURED = {"estimator": NONE, "null_prompt": [], "contrastive_prompts": []}  # in a key
 _MOST = 10**6  # parts that a manifest may speak of
 
 COLUMNS = pa.schema(
     [
         ("id", pa.string()),
         *[(name, pa.list_(pa.int32())) for name in ("prompt_ids", "chosen_ids", "rejected_ids")],
-        *[(f"ref_{side}_logps", pa.float32()) for side in ("chosen", "rejected")],
-        *[(f"{side}_marginal_logps", pa.float32()) for side in ("chosen", "rejected")],
-        *[(f"{side}_mi", pa.float64()) for side in ("chosen", "rejected")],
+        *[(name, pa.float32()) for name in REFERENCE],
+        *[(name, pa.float64() if name.endswith("_mi") else pa.float32()) for name in MEASURED],  # null with `none`
         *[(f"{side}_safe", pa.bool_()) for side in ("chosen", "rejected")],
         ("category", pa.list_(pa.string())),
         ("source", pa.string()),
         ("prompt_kind", pa.string()),  # null in parts of earlier versions, as are other columns that came later
         *[(name, pa.float64()) for name in CHES],  # null where it was not asked for
+        (HASH, pa.string()),  # of prompt_ids, chosen_ids and rejected_ids (see `bdpo.score.known`)
     ]
 )
 
@@ -63,6 +68,11 @@ class ScoredData:
     path: Path
     scored_by: weakref.ref[Any] | None = None  # the model, where it was this process that asked for the scores
 
+    @property
+    def measured(self) -> bool:
+        """Whether comprehension was measured; else its columns are null."""
+        return bool(self.manifest["key"]["estimator"] != NONE)
+
 
 def open_scores(path: str | Path) -> ScoredData:
     """Open a scored folder, memory-mapped.
@@ -71,15 +81,38 @@ def open_scores(path: str | Path) -> ScoredData:
         BdpoError: no manifest, or a part is missing or damaged (scoring again makes just that part anew).
     """
     path = Path(path)
-    manifest = _read_manifest(path)
+    manifest = read_manifest(path)
     parts = [part_path(path, part) for part in range(manifest["parts"])]
-    damaged = [part.name for part in parts if not is_whole(part, manifest["key"])]
+    damaged = [part_path(path, part).name for part in missing_parts(path, manifest)]
     if damaged:
         raise BdpoError(
             f"{path}: {len(damaged)} of {len(parts)} parts are missing or damaged (first: {damaged[0]}). Run the same "
             "`bdpo score` again: it makes just these anew."
         )
     return ScoredData(Dataset.from_file(str(_memory_mapped(path, parts))), manifest, path)
+
+
+def unmeasured(key: dict[str, Any]) -> dict[str, Any]:
+    """The key of the same scores without comprehension."""
+    return key | UNMEASURED
+
+
+def serves(there: dict[str, Any], key: dict[str, Any]) -> bool:
+    """Whether scores of the key `there` have what those of `key` would have: with any estimator where it asks none."""
+    return there == key or (key.get("estimator") == NONE and unmeasured(there) == key)
+
+
+def serving(folders: Iterable[Path], key: dict[str, Any]) -> list[Path]:
+    """Those of the folders whose scores serve `key` and are of another, in the order of estimators and of names."""
+    found = []
+    for folder in folders:
+        try:
+            there = read_manifest(folder)["key"]
+        except BdpoError:
+            continue
+        if there != key and serves(there, key):
+            found.append((list(ESTIMATORS).index(there["estimator"]), folder))
+    return [folder for _, folder in sorted(found)]
 
 
 def _memory_mapped(path: Path, parts: list[Path]) -> Path:
@@ -100,16 +133,20 @@ def _memory_mapped(path: Path, parts: list[Path]) -> Path:
 def claim(out: Path, manifest: dict[str, Any]) -> None:
     """Make `out` ours, or check that what it holds depends on the same things; a damaged manifest is written again.
 
+    Scores without comprehension become those with it: the manifest says so from now on, and the parts follow.
+
     Raises:
         BdpoError: it holds scores that depend on something else, or something else, or cannot be written.
     """
     if (out / "manifest.json").exists():
         try:
-            there = _read_manifest(out)
+            there = read_manifest(out)
         except BdpoError:
             if not _holds_parts_of(out, manifest["key"]):  # then the key must say that these are the same scores
                 there = read_json(out / "manifest.json", "score into another folder", key=dict)
                 _refuse_other(out, there["key"], manifest["key"])
+            return write_manifest(out, manifest)
+        if there["key"] != manifest["key"] and serves(manifest["key"], there["key"]):
             return write_manifest(out, manifest)
         return _refuse_other(out, there["key"], manifest["key"])
     try:
@@ -142,7 +179,8 @@ def write_manifest(out: Path, manifest: dict[str, Any]) -> None:
     write_json(out / "manifest.json", manifest | {"checksum": key_digest(manifest)})
 
 
-def _read_manifest(path: Path) -> dict[str, Any]:
+def read_manifest(path: Path) -> dict[str, Any]:
+    """The manifest of a scored folder. Raises BdpoError where there is none, or it is not as it was written."""
     file = path / "manifest.json"
     if not file.exists():
         raise BdpoError(f"{path} is not a scored folder (no manifest.json): run `bdpo score` first.")
@@ -162,6 +200,11 @@ def is_served(manifest: Mapping[str, Any]) -> bool:
 
 def part_path(out: Path, part: int) -> Path:
     return out / "data" / f"part-{part:05d}.parquet"
+
+
+def missing_parts(out: Path, manifest: dict[str, Any]) -> list[int]:
+    """The parts of scores that are not there as they were written."""
+    return [part for part in range(manifest["parts"]) if not is_whole(part_path(out, part), manifest["key"])]
 
 
 def is_whole(part: Path, key: dict[str, Any] | None = None) -> bool:

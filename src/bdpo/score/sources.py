@@ -44,7 +44,7 @@ def weights_now(model: Any, training: dict[str, Any] | None) -> str:
     return training["key"]["weights"] if training and not is_served(training) else weights_hash(model)
 
 
-def source_of(model: Any, options: ScoringOptions, out: Path | None, training: dict[str, Any] | None) -> Source:
+def source_of(model: Any, options: ScoringOptions, out: str | Path | None, training: dict[str, Any] | None) -> Source:
     """Who computes: the server where one is named, the one that made the folder `out`, else the model.
 
     Raises:
@@ -55,8 +55,8 @@ def source_of(model: Any, options: ScoringOptions, out: Path | None, training: d
             what = "CHES needs hidden states" if options.ches else "The estimator entropy needs all probabilities"
             raise BdpoError(f"{what}, which a server does not give: leave it out, or score the model itself.")
         return Served(model, ServedModel(options.endpoint, options.endpoint_model))
-    if out is not None and (there := _made_by_server(out)):
-        return Made(out, there)
+    if out is not None and (there := _made_by_server(Path(out))):
+        return Made(Path(out), there)
     return Local(model, training, options.batch_tokens)
 
 

@@ -12,6 +12,7 @@ from datasets import Dataset
 from numpy.typing import NDArray
 from scipy.stats import rankdata
 
+from bdpo.errors import BdpoError
 from bdpo.method.balance import balance
 from bdpo.score.folder import CHES
 
@@ -53,7 +54,13 @@ class ScoreSummary:
 
 
 def summarise_scores(rows: Dataset, *, extremes: int = 6, **balancing: Any) -> ScoreSummary:
-    """Summarise a scored data set (columns of `bdpo.score.folder.COLUMNS`); `balancing` as `balance` takes it."""
+    """Summarise a scored data set (columns of `bdpo.score.folder.COLUMNS`); `balancing` as `balance` takes it.
+
+    Raises:
+        BdpoError: comprehension was not measured.
+    """
+    if None in rows["chosen_mi"]:
+        raise BdpoError("These scores are without comprehension: score again with another estimator than none.")
     chosen, rejected = (np.asarray(list(rows[f"{side}_mi"]), dtype=np.float64) for side in ("chosen", "rejected"))
     d = chosen - rejected
     members: dict[str, list[int]] = {ALL: list(range(len(d)))}

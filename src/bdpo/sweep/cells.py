@@ -102,7 +102,10 @@ def _model(cell: Cell) -> str:
 
 
 def _score_once(recipe: Recipe) -> None:
-    """Make the scored data set of a recipe where it is not there; other processes that need it wait meanwhile."""
+    """Make the scored data set of a recipe where it is not there; other processes that need it wait meanwhile.
+
+    With comprehension, whether this cell needs it or not: others do, and by its terciles cells are compared.
+    """
     folder = Path(str(recipe.score.dir))
     if _is_scored(folder):
         return
@@ -110,12 +113,11 @@ def _score_once(recipe: Recipe) -> None:
         if not _is_scored(folder):
             data = read_data(recipe)
             refuse_errors(recipe, data)
-            score_data(recipe, load_model(recipe), data)
+            score_data(recipe, load_model(recipe), data, measure=True)
 
 
 def _is_scored(folder: Path) -> bool:
     try:
-        open_scores(folder)
+        return open_scores(folder).measured
     except BdpoError:
         return False
-    return True

@@ -128,9 +128,9 @@ class ScoredRows:
         self.kinds = kinds or [0] * len(rows)  # as `PairStatistics` has them
         self.manifest = manifest  # of the scores
         self.balance = balance
-        mi = {side: torch.tensor(list(rows[f"{side}_mi"]), dtype=torch.float64) for side in ("chosen", "rejected")}
-        self.imbalance = mi["chosen"] - mi["rejected"]  # (N,) nats/token
         table = rows.with_format("arrow")[:]  # not rows.data, which forgets a selection of rows
+        mi = {side: torch.tensor(table[f"{side}_mi"].to_numpy()) for side in ("chosen", "rejected")}
+        self.imbalance = mi["chosen"] - mi["rejected"]  # (N,) float64 [nats/token]; nan where not measured
         prompt, chosen, rejected = (
             pc.list_value_length(table[f"{part}_ids"]).to_numpy() for part in ("prompt", "chosen", "rejected")
         )
@@ -163,7 +163,7 @@ class PairBatch:
     chosen_weight: Tensor  # (B,) float32
     rejected_weight: Tensor
     scale: Tensor  # (B,) float32
-    imbalance: Tensor  # (B,) float32 [nats/token]
+    imbalance: Tensor  # (B,) float32 [nats/token]; nan where not measured
     kind: Tensor  # (B,) float32, as `PairStatistics` has it
     chosen_unsafe: Tensor  # (B,) bool, False where not labelled
     rejected_unsafe: Tensor

@@ -14,6 +14,8 @@ from collections.abc import Callable
 from dataclasses import Field, dataclass, field, fields
 from typing import TYPE_CHECKING, Any
 
+from bdpo.errors import BdpoError
+
 if TYPE_CHECKING:
     from bdpo.score import ScoringOptions
 
@@ -80,7 +82,8 @@ class MethodOptions:
     )  # fmt: skip
     balance_seed: int = _option("balance.seed", 0, "Draws whose weights a pair has, with weighting 'permuted'.", ge=0)
     estimator: str = _option(
-        "score.estimator", "pmi", "How comprehension is measured: a name of bdpo.score.ESTIMATORS.",
+        "score.estimator", "pmi", "How comprehension is measured where the balance needs it: a name of "
+        "bdpo.score.ESTIMATORS.",
         names=_estimators,
     )  # fmt: skip
     score_batch_tokens: int | None = _option(
@@ -112,13 +115,29 @@ class MethodOptions:
             if key.startswith("balance.")
         }
 
-    def scoring(self) -> ScoringOptions:
-        """What stage 1 is told."""
-        from bdpo.score import ScoringOptions
+    @property
+    def needs_comprehension(self) -> bool:
+        """Whether training needs comprehension; at an infinite temperature it is measured all the same."""
+        return self.balance and (self.balance_weights or self.balance_scale)
 
+    def scoring(self, *, measure: bool = False) -> ScoringOptions:
+        """What stage 1 is told: to measure comprehension where the balance needs it, or `measure` asks for it.
+
+        Raises:
+            BdpoError: it is to be measured, and the estimator is `none`.
+        """
+        from bdpo.score import NONE, ScoringOptions
+
+        measure = measure or self.needs_comprehension
+        if measure and self.estimator == NONE:
+            raise BdpoError(
+                "score.estimator is none, and comprehension is asked for: name another one (pmi), or train with "
+                "balance.enabled=false."
+            )
+        estimator = self.estimator if measure else NONE
         return ScoringOptions(
-            self.estimator, self.max_length, self.score_batch_tokens, self.score_seed, self.score_ches,
-            self.score_endpoint, self.score_endpoint_model,
+            estimator, self.max_length, self.score_batch_tokens, self.score_seed, self.score_ches, self.score_endpoint,
+            self.score_endpoint_model,
         )  # fmt: skip
 
     def refuse_unfit_method(self) -> None:
@@ -128,6 +147,7 @@ class MethodOptions:
 
         loss_parameters(self.loss_type, **self.hyperparameters())
         balance([0.0], [0.0], **self.balancing())
+        self.scoring()
 
 
 RECIPE_KEYS: dict[str, Field[Any]] = {

@@ -44,14 +44,20 @@ def scored_rows(
         training: for held-out pairs, the training set's rows, whose fit of the balance and contrastive prompts count.
 
     Raises:
-        BdpoError: scores of another model, or pairs without the labels that the loss needs.
+        BdpoError: scores of another model or without the comprehension that the balance needs, or pairs without the
+            labels that the loss needs.
     """
     if not getattr(model, "is_quantized", False) and not weights_are_sharded():
         model.to(processes().device)
     scored = _scored(data, name, model, tokenizer, args, None if training is None else training.manifest)
+    if args.needs_comprehension and not scored.measured:
+        raise BdpoError(
+            f"{scored.path} holds scores without comprehension, which the balance needs: run bdpo score, or give the "
+            "raw pairs."
+        )
+    unknown = [0.0] * len(scored.rows)  # then there is nothing to balance
     balanced = balance(
-        list(scored.rows["chosen_mi"]),
-        list(scored.rows["rejected_mi"]),
+        *(list(scored.rows[f"{side}_mi"]) if scored.measured else unknown for side in ("chosen", "rejected")),
         fit=None if training is None else training.balance.fit,
         **args.balancing(),
     )

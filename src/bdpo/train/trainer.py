@@ -111,7 +111,7 @@ class BDPOTrainer(Trainer):
             eval_rows = scored_rows(eval_dataset, "eval", model, processing_class, args, train_rows)
         model = policy(model, peft_config, args)
         self.balance = train_rows.balance  # of the training pairs
-        self.tercile_edges = tercile_edges(train_rows.imbalance)
+        self.tercile_edges = tercile_edges(train_rows.imbalance)  # None where comprehension was not measured
         self.layout: Layout
         self.layout, why = choose_layout(model, max(rows.longest for rows in (train_rows, eval_rows) if rows))
         if self.layout == "padded":

@@ -87,6 +87,11 @@ def refuse_unfit(args: TrainingArguments) -> None:
         raise BdpoError("save_strategy is best: say by which metric, in metric_for_best_model.")
     if metric is not None and metric.removeprefix("eval_") not in known:
         raise unknown("metric_for_best_model", metric, sorted(name for name in known if "imbalance_" not in name))
+    if metric is not None and "imbalance_" in metric and not getattr(args, "needs_comprehension", True):
+        raise BdpoError(
+            f"metric_for_best_model is {metric}, and without the balance no imbalance is measured: choose another one, "
+            "or in place of balance=False set temperature=inf, which measures and balances nothing."
+        )
     checkpoint = args.resume_from_checkpoint
     if isinstance(checkpoint, str) and not Path(checkpoint).is_dir():
         raise BdpoError(f"resume_from_checkpoint is {checkpoint!r}, which is no folder: give that of a checkpoint.")
