@@ -18,6 +18,7 @@ from accelerate.utils import DistributedType
 
 from bdpo import cli
 from bdpo.errors import BdpoError
+from bdpo.processes import weights_are_sharded
 from bdpo.recipe.run import run_recipe
 from bdpo.recipe.sections import load_recipe
 from bdpo.train import BDPOTrainer
@@ -51,6 +52,7 @@ def run(engine: str, *recipes_and_outs: str) -> None:
     places = [Path(place) for place in recipes_and_outs]
     for recipe, out in zip(places[::2], places[1::2], strict=True):
         pretend(engine)
+        assert weights_are_sharded() == (engine == "FSDP" or os.environ["ACCELERATE_DEEPSPEED_ZERO_STAGE"] == "3")
         run_recipe(load_recipe(recipe), out)
     recipe, out = places[:2]
     resumed = out.with_name(f"{out.name}-resumed")

@@ -34,6 +34,15 @@ def on_cpu() -> bool:
     return not torch.accelerator.is_available() or parse_flag_from_env("ACCELERATE_USE_CPU")
 
 
+def weights_are_sharded() -> bool:
+    """Whether the engine that `accelerate launch` was told of shares out the weights: FSDP, or DeepSpeed's ZeRO-3."""
+    from accelerate.utils import parse_flag_from_env
+
+    deepspeed = parse_flag_from_env("ACCELERATE_USE_DEEPSPEED")
+    zero3 = deepspeed and os.environ.get("ACCELERATE_DEEPSPEED_ZERO_STAGE") == "3"
+    return (zero3 or parse_flag_from_env("ACCELERATE_USE_FSDP")) and processes().num_processes > 1
+
+
 def first_to_say(sentence: str) -> bool:
     """Whether no other process of this launch has said it yet: their launcher keeps a store that all of them reach."""
     if os.environ.get("TORCHELASTIC_USE_AGENT_STORE") != "True":

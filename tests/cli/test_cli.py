@@ -207,7 +207,10 @@ MISTAKES = {
     "unknown loss": ((*TRAIN, "--set", "loss.name=dppo"), "did you mean 'dpo'?"),
     "unknown key": ((*TRAIN, "--set", "balance.temprature=2"), "did you mean 'temperature'?"),
     "ill-typed value": ((*TRAIN, "--set", "train.learning_rate=fast"), "train.learning_rate is 'fast'"),
-    "unknown estimator": ((*SCORE, "--data", "pairs.jsonl", "--estimator", "pmj"), "'pmi', 'entropy', 'contrastive' or 'none'"),
+    "unknown estimator": (
+        (*SCORE, "--data", "pairs.jsonl", "--estimator", "pmj"),
+        "'pmi', 'entropy', 'contrastive' or 'none'",
+    ),
     "out holds something else": ("score --model model --data pairs.jsonl --out model", "choose another --out"),
     "out is taken": ("train --config recipe.yaml --out model", "is not empty"),
     "out is a file": ("train --config recipe.yaml --out pairs.jsonl", "pairs.jsonl is a file"),

@@ -70,7 +70,7 @@ def test_an_answer_cut_off_is_tried_again():
 
 @pytest.mark.parametrize("status", [200, 400])
 def test_an_answer_without_end_is_given_up(monkeypatch, status):
-    monkeypatch.setattr("bdpo.evaluate.replies.endpoint._LARGEST", 1 << 20)
+    monkeypatch.setattr("bdpo.endpoint._LARGEST", 1 << 20)
     with serving((status, b"x" * (3 << 20))) as server, pytest.raises(BdpoError, match="more than 1 MiB"):
         ChatEndpoint(server.url, "m").complete(ASKED)
 

@@ -170,7 +170,7 @@ def test_a_request_that_is_made_again_is_told_of_and_of_many_at_once_one(capsys)
 
 def test_while_nothing_comes_the_bar_goes_on(monkeypatch, capsys):
     """In a log file a line each time that so many seconds have passed, here none."""
-    monkeypatch.setattr(client, "_SILENT", 0.0)
+    monkeypatch.setattr(client, "SILENT", 0.0)
     with serving(lambda body: time.sleep(0) or threading.Event().wait(1.3) or said()) as server:
         EndpointGenerator(ChatEndpoint(server.url, "m"), what="verdicts").replies({"p": ASKED}, Sampling())
     shown = [line.split(",")[0] for line in capsys.readouterr().err.splitlines()]

@@ -16,7 +16,7 @@ from transformers import AutoModelForCausalLM
 from bdpo import files
 from bdpo.errors import BdpoError
 from bdpo.files import cache_dir
-from bdpo.models import load, load_tokenizer, loading, merge, resolve, weights_hash
+from bdpo.models import load, load_tokenizer, loading, merge, resolve, weights_hash, without_weights
 from bdpo.train.config import BDPOConfig
 from bdpo.train.prepare import policy
 from tiny import CHATML, tiny_model, tiny_tokenizer
@@ -199,6 +199,30 @@ def test_older_weights_are_asked_of_the_hub_where_there_are_no_newer_ones(stored
     monkeypatch.setattr("huggingface_hub.snapshot_download", download)
     assert torch.equal(logits(load("some/model").model), logits(tiny_model()))
     assert (snapshot / "pytorch_model.bin").exists() == (stored == "bin"), "never both"
+
+
+def test_a_tokenizer_or_a_config_asks_the_hub_for_no_weights(base, tmp_path, monkeypatch):
+    snapshot = tmp_path / "models--some--model" / "snapshots" / "c0ffee"
+    snapshot.mkdir(parents=True)
+    asked = []
+
+    def download(name, *, revision, allow_patterns, ignore_patterns):
+        asked.append(allow_patterns)
+        for path in base.iterdir():
+            if any(fnmatch(path.name, pattern) for pattern in allow_patterns):
+                shutil.copy(path, snapshot)
+        return str(snapshot)
+
+    monkeypatch.setattr("huggingface_hub.snapshot_download", download)
+    assert load_tokenizer("some/model").eos_token == "<|im_end|>"
+    named = without_weights("some/model")
+    assert (named.model.name_or_path, named.model.config.vocab_size) == ("some/model", 320)
+    assert not any(fnmatch("model.safetensors", pattern) for patterns in asked for pattern in patterns)
+    assert not (snapshot / "model.safetensors").exists()
+    assert torch.equal(logits(load("some/model").model), logits(tiny_model()))  # which asks for the rest
+    assert without_weights("some/model") is None  # its weights are at hand now
+    monkeypatch.setattr("psutil.virtual_memory", lambda: SimpleNamespace(available=1000))
+    assert without_weights("some/model") is not None  # ... and too many for the memory
 
 
 def test_an_adapter_names_a_local_model_by_its_whole_path(base, tmp_path, monkeypatch):

@@ -174,14 +174,26 @@ def sharded(home: Home, engine: str, config: str, names: list[str], **environmen
         configured: dict[str, Any] = {"accelerator_config": {"use_configured_state": True}}
         if name == "lora":  # other micro-batches of the same steps
             configured["tokens_per_batch"] = 400
-        arguments.append(home.written(f"{config}-{name}.yaml", home.recipe(name, **configured)))
+        scores = {"score": {"dir": str(home.folder / f"scores-{config}-{name}")}}
+        arguments.append(home.written(f"{config}-{name}.yaml", home.recipe(name, **configured) | scores))
         arguments.append(str(home.folder / f"{config}-{name}"))
     launch([*ACCELERATE, str(CONFIGS / f"{config}.yaml"), WORKER, "run", engine, *arguments], **environment)
     return home.folder / config
 
 
-def test_fsdp2_follows_one_process_and_resumes(home: Home) -> None:
+def assert_same_scores(home: Home, config: str) -> None:
+    """The scored folders are those of one process, to 1e-5 nats/token and, of sums, 1e-6 of their size."""
+    for name in ("full", "lora"):
+        two, one = (open_scores(home.alone(name).with_name(f"scores-{by}-{name}")) for by in (config, "one"))
+        assert two.manifest == one.manifest
+        for side in ("chosen", "rejected"):
+            assert two.rows[f"{side}_mi"] == pytest.approx(one.rows[f"{side}_mi"], abs=1e-5)
+            assert two.rows[f"ref_{side}_logps"] == pytest.approx(one.rows[f"ref_{side}_logps"], rel=1e-6)
+
+
+def test_fsdp2_scores_by_shares_follows_one_process_and_resumes(home: Home) -> None:
     place = sharded(home, "FSDP", "fsdp2", ["full", "lora"])
+    assert_same_scores(home, "fsdp2")
     assert_same_run(Path(f"{place}-full"), home.alone("full"), MODEL)
     assert_same_run(Path(f"{place}-full-resumed"), home.alone("full"), MODEL)
     assert_same_run(Path(f"{place}-lora"), home.alone("lora"), ADAPTER)
@@ -191,6 +203,7 @@ def test_fsdp2_follows_one_process_and_resumes(home: Home) -> None:
 @pytest.mark.parametrize("config", ["zero2", "zero3"])
 def test_deepspeed_follows_one_process_and_resumes(home: Home, config: str) -> None:
     place = sharded(home, "DEEPSPEED", config, ["full", "lora"], DS_ACCELERATOR="cpu")
+    assert_same_scores(home, config)
     assert_same_run(Path(f"{place}-full"), home.alone("full"), MODEL)
     assert_same_run(Path(f"{place}-full-resumed"), home.alone("full"), MODEL)
     assert_same_run(Path(f"{place}-lora"), home.alone("lora"), ADAPTER)

@@ -190,11 +190,10 @@ def test_another_beta_rate_temperature_or_loss_does_not_score_again(
 
 def test_the_weights_are_hashed_once_a_run(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     hashed: list[str] = []
-    for module in (bdpo.score.scoring, bdpo.train.prepare):
-        real = module.weights_hash
-        monkeypatch.setattr(module, "weights_hash", lambda m, n=module.__name__, h=real: (hashed.append(n), h(m))[1])
+    real = bdpo.score.sources.weights_hash
+    monkeypatch.setattr(bdpo.score.sources, "weights_hash", lambda m: (hashed.append("once"), real(m))[1])
     run_recipe(recipe_in(home, train={"max_steps": 1, "eval_strategy": "no"}), home / "hashed")
-    assert hashed == ["bdpo.score.scoring"]
+    assert hashed == ["once"]
 
 
 def test_too_few_held_out_prompts_do_not_stop_a_contrastive_run(home: Path) -> None:

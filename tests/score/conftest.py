@@ -3,7 +3,7 @@
 import pytest
 
 from bdpo.forward import passes
-from bdpo.score import known, scoring
+from bdpo.score import known, scoring, sources
 from tiny import tiny_model, tiny_tokenizer
 
 
@@ -28,7 +28,7 @@ def small_parts(monkeypatch, tmp_path):
 @pytest.fixture
 def use(monkeypatch):
     """Choose a layout by name in place of the model's own."""
-    return lambda layout: monkeypatch.setattr(scoring, "choose_layout", lambda *_: (layout, "the test says so"))
+    return lambda layout: monkeypatch.setattr(sources, "choose_layout", lambda *_: (layout, "the test says so"))
 
 
 @pytest.fixture(autouse=True)

@@ -14,7 +14,7 @@ from reference import PAIRS, numbers, parts, slow
 from bdpo.errors import BdpoError
 from bdpo.files import file_hash
 from bdpo.forward import passes
-from bdpo.score import folder, score, scoring
+from bdpo.score import folder, score, scoring, sources
 from bdpo.score.folder import COLUMNS, open_scores
 from bdpo.score.summary import summarise_scores
 from bdpo.tokens import tokenize_pairs
@@ -90,7 +90,7 @@ def test_the_summary_has_the_tilt_of_the_balance_that_training_will_have(model, 
 def test_scoring_again_computes_nothing(model, tokenizer, tmp_path, monkeypatch):
     first = numbers(score(model, tokenizer, PAIRS, tmp_path / "s"))
     monkeypatch.setattr(passes, "branch_logps", _fail)
-    monkeypatch.setattr(scoring, "choose_layout", _fail)
+    monkeypatch.setattr(sources, "choose_layout", _fail)
     for how in ({}, {"batch_tokens": 64}, {"seed": 9}, {"max_length": 2048}):
         assert torch.equal(numbers(score(model, tokenizer, PAIRS, tmp_path / "s", **how)), first)
 
@@ -104,7 +104,7 @@ def test_a_template_that_renders_the_same_ids_computes_nothing_anew(model, tmp_p
 
 def test_held_out_pairs_are_contrasted_with_the_training_prompts(model, tokenizer, tmp_path, monkeypatch):
     training = score(model, tokenizer, PAIRS, tmp_path / "s", estimator="contrastive", seed=1).manifest
-    monkeypatch.setattr(scoring, "weights_hash", _fail)
+    monkeypatch.setattr(sources, "weights_hash", _fail)
     few = [PAIRS[0], *make_pairs(2, seed=5)]  # fewer than K + 1, and one of the training prompts
     data = score(model, tokenizer, few, tmp_path / "h", estimator="contrastive", training=training)
     for name in ("weights", "contrastive_prompts"):

@@ -10,7 +10,7 @@ from bdpo.forward import passes
 from bdpo.pairs import PreferencePair, write_pairs
 from bdpo.recipe.dryrun import dry_run
 from bdpo.recipe.sections import parse_recipe
-from bdpo.score import score, scoring
+from bdpo.score import score, scoring, sources
 from bdpo.tokens import tokenize_pair
 from tiny import VOCABULARY, make_pairs, tiny_model, tiny_tokenizer
 
@@ -25,7 +25,7 @@ def no_pass(monkeypatch: pytest.MonkeyPatch) -> None:
     def begun(*args: object, **how: object) -> None:
         raise AssertionError("scoring has begun")
 
-    for module, name in ((passes, "branch_logps"), (scoring, "weights_hash"), (scoring, "claim")):
+    for module, name in ((passes, "branch_logps"), (sources, "weights_hash"), (scoring, "claim")):
         monkeypatch.setattr(module, name, begun)
 
 

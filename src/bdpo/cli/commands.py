@@ -237,6 +237,10 @@ def score(
     ches: Annotated[
         bool, typer.Option("--ches", help="Also measure CHES, the similarity of a pair's replies.")
     ] = False,
+    endpoint: Annotated[
+        str | None, typer.Option(help="URL of a vLLM server that serves the model and scores in its place.")
+    ] = None,
+    endpoint_model: Annotated[str | None, typer.Option(help="The server's name of it; its only model.")] = None,
     config: Recipe = None,
     set_: Overrides = None,
     trust_remote_code: TrustRemoteCode = False,
@@ -252,21 +256,23 @@ def score(
     from bdpo.recipe.sections import as_override, first_look, load_recipe
 
     flags = {"model.name": model, "data.train": data, "score.estimator": estimator}
+    server = {"score.endpoint": endpoint, "score.endpoint_model": endpoint_model}  # training needs it no more
     given = [as_override(key, value) for key, value in flags.items() if value is not None]
     given += ["score.ches=true"] if ches else []
+    asked = [as_override(key, value) for key, value in server.items() if value is not None]
     reading(first_look(config, [*(set_ or []), *given]).data.train)
 
     from bdpo.cli.tables import render_summary
     from bdpo.processes import processes
     from bdpo.recipe.data import read_data, refuse_errors
-    from bdpo.recipe.parts import load_model
+    from bdpo.recipe.parts import model_to_score
     from bdpo.score import score as score_pairs
     from bdpo.score.summary import summarise_scores
 
-    recipe = load_recipe(config, [*(set_ or []), *given])
+    recipe = load_recipe(config, [*(set_ or []), *given, *asked])
     read = read_data(recipe)
     refuse_errors(recipe, read)
-    loaded = load_model(recipe)
+    loaded = model_to_score(recipe)
     console = Console(quiet=not processes().is_main_process)
     say(console, f"{len(read.train)} pairs of {recipe.data.train}, model {loaded.label}.")
     for line in read.lines():

@@ -6,6 +6,7 @@ head.py       hidden states -> log-probabilities of tokens, in slices of the voc
 lora.py       a linear layer with its LoRA adapter as one function
 logprobs.py   THE function from (model, batch) to log-probabilities, and which layout a model takes
 passes.py     a frozen model over many trees, in batches of like length
+sharded.py    ... and one whose weights are shared out over processes
 allocator.py  let the C allocator keep freed memory (Linux, CPU)
 
 Tricks on what belongs to others, each on an explicit call and from one place:

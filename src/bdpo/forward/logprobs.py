@@ -18,6 +18,7 @@ from bdpo.forward.attention import flex_mask, let_sdpa_take_blocks
 from bdpo.forward.head import token_statistics
 from bdpo.forward.layout import BranchBatch, Layout, Tree, attention_mask, block_table, lay_out
 from bdpo.models import device_of
+from bdpo.processes import processes, weights_are_sharded
 
 # Architectures whose two layouts were compared (tests/forward/test_logprobs.py); others are probed on one pair.
 _SHARED_KNOWN = {"llama", "qwen2", "mistral", "gemma", "gpt2"}
@@ -79,7 +80,8 @@ def choose_layout(model: nn.Module, longest: int) -> tuple[Layout, str]:
     kind = inner_model(model).config.model_type
     config = inner_model(model).config.get_text_config()
     implementation = _implementation(model)
-    layouts = _layouts_of(implementation, device_of(model))
+    # an engine that shares out the weights moves them to the device only when they are at work
+    layouts = _layouts_of(implementation, processes().device if weights_are_sharded() else device_of(model))
     if not layouts:
         return "padded", f"{implementation} attention takes no custom mask"
     window = window_of(config)

@@ -12,7 +12,7 @@ from torch import Tensor
 from tqdm import tqdm
 
 from bdpo.forward.allocator import keep_freed_memory
-from bdpo.forward.layout import Ids, Layout, Tree, bucket, hang, lay_out
+from bdpo.forward.layout import BranchBatch, Ids, Layout, Tree, bucket, hang, lay_out
 from bdpo.forward.logprobs import BranchLogps, branch_logps
 from bdpo.models import device_of
 
@@ -45,7 +45,7 @@ class Pass:
         lengths = [len(tree) for tree in trees]
         for members in bucket(lengths, budget, padded=self.layout == "padded"):
             batch = lay_out([trees[i] for i in members], layout=self.layout).to(device)
-            sums = branch_logps(self.model, batch, entropy=self.entropy, hidden=hidden)
+            sums = self.sums(batch, hidden=hidden)
             places = torch.cat([torch.arange(starts[i], starts[i + 1]) for i in members])
             logps[places] = sums.logps.cpu().double()
             if entropies is not None and sums.entropies is not None:
@@ -55,6 +55,10 @@ class Pass:
                 states[places] = sums.hidden.cpu()
             self.progress.update(int(batch.lengths.sum()))
         return BranchLogps(logps, entropies, states)
+
+    def sums(self, batch: BranchBatch, *, hidden: bool = False) -> BranchLogps:
+        """Branch sums of one batch: one forward pass."""
+        return branch_logps(self.model, batch, entropy=self.entropy, hidden=hidden)
 
     def conditional(self, prompts: Sequence[Ids], replies: Sequence[Ids], *, hidden: bool = False) -> BranchLogps:
         """Sums (2n,) of n pairs, each a tree on its own prompt; `replies` are n chosen, then n rejected."""

@@ -20,7 +20,7 @@ from bdpo.later import later
 if TYPE_CHECKING:
     from bdpo.models.exporting import export
     from bdpo.models.gguf import STARTER, STARTER_LABEL
-    from bdpo.models.loading import LoadedModel, load, load_tokenizer, tokenizer_in
+    from bdpo.models.loading import LoadedModel, load, load_tokenizer, tokenizer_in, without_weights
     from bdpo.models.merging import merge
     from bdpo.models.names import base_folder, known_as, resolve
     from bdpo.models.placement import DeviceMap, device_of, is_spread
@@ -51,6 +51,7 @@ __all__ = [
     "trust_remote_code",
     "weights_hash",
     "whole_model",
+    "without_weights",
 ]
 
 __getattr__ = later(
@@ -58,7 +59,7 @@ __getattr__ = later(
     {
         "exporting": ["export"],
         "gguf": ["STARTER", "STARTER_LABEL"],
-        "loading": ["LoadedModel", "load", "load_tokenizer", "tokenizer_in"],
+        "loading": ["LoadedModel", "load", "load_tokenizer", "tokenizer_in", "without_weights"],
         "merging": ["merge"],
         "names": ["base_folder", "known_as", "resolve"],
         "placement": ["DeviceMap", "device_of", "is_spread"],

@@ -10,17 +10,17 @@ from typing import Any
 
 import torch
 from accelerate.utils import patch_environment
-from transformers import AutoTokenizer, PreTrainedTokenizerBase
+from transformers import AutoConfig, AutoTokenizer, PreTrainedTokenizerBase
 from transformers.integrations import unset_hf_deepspeed_config
 
 from bdpo.errors import BdpoError, unknown
 from bdpo.files import expanded, read_json
 from bdpo.models.gguf import STARTER, STARTER_LABEL, tokenizer_alone
-from bdpo.models.names import base_of, find, is_starter, local_folder
+from bdpo.models.names import base_of, find, is_starter, local_folder, weights_fit
 from bdpo.models.placement import DeviceMap, placed
 from bdpo.models.remote_code import from_files
 from bdpo.models.strict import adapted, loading_of, whole_model
-from bdpo.processes import processes
+from bdpo.processes import processes, weights_are_sharded
 
 _COPY = "bring back the tokenizer's files that belong together"
 _DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
@@ -52,8 +52,8 @@ def load(
     `dtype` is float32, bfloat16, float16, or auto (as stored). `quantization="4bit"` loads NF4 weights (QLoRA; needs
     bitsandbytes). `chat_template` replaces the tokenizer's. Where the name is a PEFT adapter it is put on its
     base and stays on; `trainable_adapter` leaves its weights trainable. `on_device` moves the model to this process's
-    accelerator, where there is one; 4-bit weights are made there in any case. `device_map` spreads it over devices
-    instead (see `placement`), to be scored and asked and not to be trained.
+    accelerator, where there is one and no engine is to share the weights out; 4-bit weights are made there in any case.
+    `device_map` spreads it over devices instead (see `placement`), to be scored and asked and not to be trained.
 
     An adapter that is put on the model will name its base as others know it: by hub name and commit, or by folder.
 
@@ -83,7 +83,7 @@ def load(
         tokenizer = tokenizer_in(folder if _has_tokenizer(folder) else base.folder)
         if base != place:
             model = adapted(model, folder, trainable=trainable_adapter)
-    if on_device and quantization is None and not spread:
+    if on_device and quantization is None and not spread and not weights_are_sharded():
         model.to(processes().device)
     if chat_template is not None:
         tokenizer.chat_template = chat_template
@@ -91,7 +91,7 @@ def load(
 
 
 def load_tokenizer(name: str | Path, *, revision: str | None = None) -> PreTrainedTokenizerBase:
-    """The tokenizer of a model by name, without its weights where the model is local.
+    """The tokenizer of a model by name, without its weights.
 
     Raises:
         BdpoError: as `resolve`, or the folder has no tokenizer.
@@ -100,10 +100,38 @@ def load_tokenizer(name: str | Path, *, revision: str | None = None) -> PreTrain
     if is_starter(name) or (local_folder(name) is None and path.suffix == ".gguf"):
         folder = tokenizer_alone(None if is_starter(name) else path)
     else:
-        place = find(name, revision)
-        folder = place.folder if _has_tokenizer(place.folder) else base_of(place).folder
+        place = find(name, revision, weights=False)
+        folder = place.folder if _has_tokenizer(place.folder) else base_of(place, weights=False).folder
     with loading_of(f"a tokenizer from {folder}"):
         return tokenizer_in(folder)
+
+
+@dataclass(frozen=True)
+class Unloaded:
+    """Stands for a model whose weights are elsewhere: its config, and what it is known by."""
+
+    config: Any
+    name_or_path: str
+
+
+def without_weights(
+    name: str | Path, *, revision: str | None = None, chat_template: str | None = None
+) -> LoadedModel | None:
+    """A model's config and tokenizer by name, `Unloaded` in place of the model; None where its weights are at hand.
+
+    At hand are those in a folder here that are small beside the memory that is free (`names.weights_fit`).
+
+    Raises:
+        BdpoError: as `resolve`, or its files cannot be loaded.
+    """
+    place = base_of(find(name, revision, weights=False), weights=False)
+    if weights_fit(place.folder):
+        return None
+    with loading_of(f"the config in {place.folder}"):
+        config = from_files(AutoConfig, place.folder)
+    tokenizer = load_tokenizer(name, revision=revision)
+    tokenizer.chat_template = chat_template or tokenizer.chat_template
+    return LoadedModel(Unloaded(config, place.name), tokenizer, str(name))
 
 
 def tokenizer_in(folder: Path) -> PreTrainedTokenizerBase:
@@ -155,7 +183,7 @@ def _has_tokenizer(folder: Path) -> bool:
 
 @contextmanager
 def _whole_weights() -> Iterator[None]:
-    """Read all weights in every process, since each hashes and scores them; engines would shard them from the start."""
+    """Read all weights in every process, since each hashes them; engines would shard them from the start."""
     unset_hf_deepspeed_config()  # of ZeRO-3; Trainer sets it again
     with patch_environment(FSDP_CPU_RAM_EFFICIENT_LOADING="false"):
         yield

@@ -10,6 +10,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import psutil
+
 from bdpo.errors import BdpoError, first_line, unknown
 from bdpo.files import expanded, read_json, refuse_held
 from bdpo.models.gguf import STARTER, STARTER_FOLDER, converted, starter
@@ -18,8 +20,10 @@ from bdpo.models.remote_code import remote_code_is_trusted
 _READ = (".json", ".safetensors", ".bin", ".jinja", ".model", ".txt")  # what is read of a model's folder
 
 
-def resolve(name: str | Path, *, revision: str | None = None) -> Path:
+def resolve(name: str | Path, *, revision: str | None = None, weights: bool = True) -> Path:
     """Turn a model name into a local folder, downloading or converting it where needed.
+
+    Without `weights` those of a hub name are left where they are: its folder may hold none.
 
     Raises:
         BdpoError: unknown model, hash mismatch, no network, no room on the disk, or a run that still writes there.
@@ -29,7 +33,7 @@ def resolve(name: str | Path, *, revision: str | None = None) -> Path:
     folder, path = local_folder(name), expanded(name)
     if folder is not None:
         return folder
-    return converted(path) if path.suffix == ".gguf" else _from_hub(str(name), revision)
+    return converted(path) if path.suffix == ".gguf" else _from_hub(str(name), revision, weights)
 
 
 def is_starter(name: str | Path) -> bool:
@@ -90,15 +94,15 @@ class Place:
     commit: str | None = None  # on the hub
 
 
-def find(name: str | Path, revision: str | None = None) -> Place:
+def find(name: str | Path, revision: str | None = None, *, weights: bool = True) -> Place:
     """Where a model lies, by name. Raises BdpoError as `resolve`."""
-    folder = resolve(name, revision=revision)
+    folder = resolve(name, revision=revision, weights=weights)
     if folder.parent.name == "snapshots" and not expanded(name).exists():  # in the hub's cache, by commit
         return Place(folder, str(name), folder.name)
     return Place(folder, str(folder.absolute()))
 
 
-def base_of(place: Place) -> Place:
+def base_of(place: Place, *, weights: bool = True) -> Place:
     """The model that the adapter at `place` belongs to; `place` itself where it is a whole model."""
     adapter = place.folder / "adapter_config.json"
     if not adapter.exists():
@@ -110,7 +114,7 @@ def base_of(place: Place) -> Place:
         if not isinstance(config.get(key) or "", str):
             raise BdpoError(f"{adapter}: {key} is {config[key]!r} and must be text: correct it.")
     _refuse_unknown_type(adapter, config.get("peft_type"))
-    base = find(config["base_model_name_or_path"], config.get("revision"))
+    base = find(config["base_model_name_or_path"], config.get("revision"), weights=weights)
     if (base.folder / "adapter_config.json").exists():
         raise BdpoError(f"{adapter} belongs on another adapter, {base.name}: merge that one first (bdpo merge).")
     return base
@@ -123,10 +127,16 @@ def _refuse_unknown_type(adapter: Path, kind: Any) -> None:
         raise unknown(f"peft_type in {adapter},", kind, [known.value for known in PeftType])
 
 
-def _from_hub(name: str, revision: str | None) -> Path:
+def weights_fit(folder: Path) -> bool:
+    """Whether a folder holds weights that are small beside the memory that is free, were they stored in half of it."""
+    size = sum(file.stat().st_size for kind in ("safetensors", "bin") for file in folder.glob(f"*.{kind}"))
+    return 0 < 3 * size < psutil.virtual_memory().available
+
+
+def _from_hub(name: str, revision: str | None, weights: bool) -> Path:
     from huggingface_hub import snapshot_download
 
-    wanted = ["*.json", "*.safetensors", "*.model", "*.jinja", "*.txt"]
+    wanted = ["*.json", "*.model", "*.jinja", "*.txt", *(["*.safetensors"] if weights else [])]
     wanted += ["*.py"] if remote_code_is_trusted() else []
     doubled = ["consolidated*", "original/*"]  # the same weights again in their makers' own format
 
@@ -135,7 +145,7 @@ def _from_hub(name: str, revision: str | None) -> Path:
 
     try:
         folder = download(wanted)
-        if not any(folder.glob("*.safetensors")):  # an older repository
+        if weights and not any(folder.glob("*.safetensors")):  # an older repository
             download(["pytorch_model*.bin*", "adapter_model.bin"])
         return folder
     except Exception as error:  # the hub raises a dozen kinds; for the user they are one

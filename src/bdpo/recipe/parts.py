@@ -47,6 +47,18 @@ def load_model(recipe: Recipe) -> models.LoadedModel:
     return loaded
 
 
+def model_to_score(recipe: Recipe) -> models.LoadedModel:
+    """The model as stage 1 needs it: where a server scores, without weights that are not at hand or too large."""
+    if recipe.score.endpoint is None:
+        return load_model(recipe)
+    section = recipe.model
+    named = models.without_weights(section.name, revision=section.revision, chat_template=chat_template(recipe))
+    if named is None:
+        return load_model(recipe)
+    set_template_kwargs(named.tokenizer, section.chat_template_kwargs)
+    return named
+
+
 def load_tokenizer(recipe: Recipe) -> Any:
     """The tokenizer as `load_model` gives it, without the model's weights."""
     tokenizer = models.load_tokenizer(recipe.model.name, revision=recipe.model.revision)

@@ -44,7 +44,7 @@ from bdpo.train.shown import EndTable
 logger = logging.get_logger(__name__)
 # What a resumed run may say otherwise, since no weight depends on it: what is shown and kept, and how scoring is done.
 _MAY_DIFFER = {"train.logging_steps", "train.report_to", "train.save_total_limit", "train.disable_tqdm",
-               "train.displacement_alarm", "score.batch_tokens", "score.dir",
+               "train.displacement_alarm", "score.batch_tokens", "score.dir", "score.endpoint", "score.endpoint_model",
                # how a step's pairs are split over processes and passes; `STEP` holds their number
                "train.per_device_train_batch_size", "train.gradient_accumulation_steps", "train.tokens_per_batch",
                "train.per_device_eval_batch_size"}  # fmt: skip

@@ -1,6 +1,8 @@
 """Stage 1: how well the frozen model comprehends each response, and the reference log-probabilities, in one pass.
 
 scoring.py     (model, tokenizer, pairs) -> the scored folder; what its numbers depend on
+sources.py     where the log-probabilities come from: the model here, or a server
+served.py      ... of a server
 estimators.py  which sums of log-probabilities comprehension is made of
 folder.py      the scored data set on disk
 known.py       what folders beside it say already of its pairs

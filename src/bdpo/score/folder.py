@@ -12,7 +12,7 @@ from __future__ import annotations
 import hashlib
 import os
 import weakref
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -191,6 +191,11 @@ def read_manifest(path: Path) -> dict[str, Any]:
     if manifest.get("checksum") != key_digest(content) or not 0 <= manifest["parts"] <= _MOST:
         raise BdpoError(f"{file} is damaged: run the same `bdpo score` again, or score into another folder.")
     return manifest
+
+
+def is_served(manifest: Mapping[str, Any]) -> bool:
+    """Whether a server made these scores, whose weights nobody here has hashed."""
+    return "endpoint" in manifest
 
 
 def part_path(out: Path, part: int) -> Path:

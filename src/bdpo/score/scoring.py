@@ -21,10 +21,9 @@ from transformers import PreTrainedTokenizerBase
 from bdpo.errors import BdpoError, chosen_by, unknown
 from bdpo.files import cache_dir, key_digest
 from bdpo.forward.layout import Ids
-from bdpo.forward.logprobs import BranchLogps, choose_layout
+from bdpo.forward.logprobs import BranchLogps
 from bdpo.forward.passes import Pass
 from bdpo.method.ches import ches
-from bdpo.models import known_as, weights_hash
 from bdpo.pairs import PreferencePair
 from bdpo.processes import processes
 from bdpo.score.estimators import CONTRASTIVE_PROMPTS, ESTIMATORS, NONE, Context, Estimator
@@ -44,6 +43,7 @@ from bdpo.score.folder import (
     write_part,
 )
 from bdpo.score.known import ids_hash, known_values
+from bdpo.score.sources import Source, source_of
 from bdpo.terminal import bar, visible
 from bdpo.tokens import TokenizedPair, TokenizedPairs, refuse_unfit, tokenize_pairs, tokenizer_key
 
@@ -60,6 +60,8 @@ class ScoringOptions:
     batch_tokens: int | None = None
     seed: int = 0  # draws the prompts of the contrastive estimator
     ches: bool = False  # measure the similarity of a pair's responses as well (see `bdpo.method.ches`)
+    endpoint: str | None = None  # URL of a server that gives the log-probabilities in place of the model
+    endpoint_model: str | None = None  # what it calls the model; None: the only one that it serves
 
 
 def score(
@@ -80,7 +82,7 @@ def score(
     done twice. With the estimator `none` scores of the same pairs with comprehension are taken where they are there.
 
     Under `accelerate launch` or `torchrun` the processes share the parts. The model is scored as it is handed in:
-    an adapter that is on stays on.
+    an adapter that is on stays on. `bdpo.score.sources` says who computes; with a server it may be `models.Unloaded`.
 
     Args:
         training: for held-out pairs, the manifest of the training pairs' scores, made of the model as it is now: its
@@ -89,7 +91,7 @@ def score(
         changed: fields of `options` given one by one.
 
     Raises:
-        BdpoError: unknown estimator, unfit pairs, `out` holds scores that depend on something else, or not writable.
+        BdpoError: unknown estimator, unfit pairs, an `out` that holds something else or is not writable, or a server's.
     """
     options = replace(options, **changed)
     if options.estimator not in ESTIMATORS:
@@ -97,9 +99,9 @@ def score(
     tokenized = tokenize_pairs(tokenizer, pairs, max_length=options.max_length)
     context = _context(pairs, tokenized, options, training)
     refuse_unfit(tokenizer, pairs, tokenized, model.config, prefix=_longest_prefix(context))
-    weights = training["key"]["weights"] if training else weights_hash(model)
-    manifest = _manifest(model, tokenizer, pairs, tokenized, context, weights, options)
-    state = processes()
+    source = source_of(model, options, out, training)
+    source.refuse_unfit(pairs, tokenized, _longest_prefix(context))
+    manifest, state = _manifest(source, tokenizer, pairs, tokenized, context, options), processes()
     if options.estimator == NONE and (there := _measured(out, manifest["key"])):
         out, manifest = there, read_manifest(there)
         others = manifest["other_prompts"]
@@ -114,10 +116,11 @@ def score(
     known = _known(out, manifest, tokenized, missing, options)
     state.wait_for_everyone()  # all look before any writes, so that all share the same list
     mine = missing[state.process_index :: state.num_processes]
-    if mine:
-        what = "scoring held-out pairs" if training else "scoring training pairs"
+    if mine or (missing and source.together):
+        source.compare(tokenized)
+        what = "held-out" if training else "training"
         with chosen_by(elsewhere):
-            _make_parts(model, pairs, tokenized, mine, out, context, options, known, what)
+            _make_parts(source, pairs, tokenized, mine, out, context, options, known, f"scoring {what} pairs")
     state.wait_for_everyone()
     with state.main_process_first(), chosen_by(elsewhere):  # it makes the memory-mapped copy
         return replace(open_scores(out), scored_by=weakref.ref(model))
@@ -136,14 +139,14 @@ def _measured(out: str | Path | None, key: dict[str, Any]) -> Path | None:
 
 
 def _manifest(
-    model: Any, tokenizer: PreTrainedTokenizerBase, pairs: Sequence[PreferencePair], tokenized: TokenizedPairs,
-    context: Context, weights: str, options: ScoringOptions,
+    source: Source, tokenizer: PreTrainedTokenizerBase, pairs: Sequence[PreferencePair], tokenized: TokenizedPairs,
+    context: Context, options: ScoringOptions,
 ) -> dict[str, Any]:  # fmt: skip
     return {
         "format": FORMAT,
-        "key": score_key(model, weights, pairs, tokenized, options.estimator, context, options.max_length)
+        "key": score_key(source.key, pairs, tokenized, options.estimator, context, options.max_length)
         | ({"ches": True} if options.ches else {}),  # so that scores without it stay what they were
-        "model": known_as(model),
+        **source.told,
         "pairs": len(pairs),
         "parts": -(-len(pairs) // PART_SIZE),
         "max_length": options.max_length,
@@ -156,25 +159,20 @@ def _manifest(
 
 @torch.no_grad()
 def _make_parts(
-    model: Any, pairs: Sequence[PreferencePair], tokenized: TokenizedPairs, parts: list[int], out: Path,
+    source: Source, pairs: Sequence[PreferencePair], tokenized: TokenizedPairs, parts: list[int], out: Path,
     context: Context, options: ScoringOptions, known: Tensor, what: str,
 ) -> None:  # fmt: skip
     how: Estimator = ESTIMATORS[options.estimator]
-    layout, why = choose_layout(model, _longest(tokenized, context))
-    if layout == "padded":
-        processes().print(f"Layout: padded, one reply a sequence, because {why}.")
-    was_training = model.training
-    model.eval()
+    longest = _longest(tokenized, context)
     rows = {part: _members(part, len(pairs)) for part in parts}
-    with bar(what, sum(_work(tokenized, known, members, how) for members in rows.values()), "tok") as progress:
-        frozen = Pass(model, layout, progress, options.batch_tokens, how.entropy)
+    work = sum(_work(tokenized, known, members, how) for members in rows.values())
+    with bar(what, work, "tok") as progress, source.passes(progress, how, longest) as frozen:
         for part, members in rows.items():
             mine, ids = [pairs[i] for i in members], [tokenized.pairs[i] for i in members]
             own = [context.texts.index(text) if text in context.texts else -1 for text in map(_prompt_text, mine)]
             values = _completed(frozen, how, ids, replace(context, own=own), known[list(members)], options.ches)
             _refuse_non_finite(mine, values)
             write_part(part_path(out, part), list(_rows(mine, ids, _columns(options), values)))
-    model.train(was_training)
 
 
 def _members(part: int, pairs: int) -> range:
@@ -272,8 +270,7 @@ def _similarities(hidden: Tensor | None, replies: Sequence[Ids]) -> list[Tensor]
 
 
 def score_key(
-    model: Any,
-    weights: str,
+    source: dict[str, str],
     pairs: Sequence[PreferencePair],
     tokenized: TokenizedPairs,
     estimator: str,
@@ -282,7 +279,8 @@ def score_key(
 ) -> dict[str, Any]:
     """What the numbers depend on, and nothing else: not the layout, the batch size, beta or the temperature.
 
-    Of the tokenizer and its template, that is the ids that they made of these pairs.
+    Of the tokenizer and its template, that is the ids that they made of these pairs. `source` has the hash of the
+    weights, or what a server calls them, and their dtype.
     """
     digest = hashlib.sha256()
     for pair, ids in zip(pairs, tokenized.pairs, strict=True):
@@ -290,13 +288,12 @@ def score_key(
         labels += (pair.prompt_kind,) if pair.prompt_kind else ()  # so that scores without any stay what they were
         digest.update(repr((labels, ids.prompt_ids, ids.chosen_ids, ids.rejected_ids)).encode())
     return {
-        "weights": weights,
+        **source,
         "rows": digest.hexdigest(),  # tokenised ids after truncation, and the labels that travel with them
         "truncation": max_length if tokenized.counts else None,  # a ceiling that cut nothing changes nothing
         "estimator": estimator,
         "null_prompt": list(context.null_ids),
         "contrastive_prompts": [list(prompt) for prompt in context.prompts],
-        "dtype": str(next(model.parameters()).dtype).removeprefix("torch."),
     }
 
 

@@ -18,6 +18,7 @@ from bdpo.method.balance import CONTROLS, Balance
 from bdpo.models.gguf import STARTER, STARTER_LABEL
 from bdpo.models.names import known_as
 from bdpo.score import NONE
+from bdpo.score.folder import is_served
 from bdpo.train.options import MethodOptions
 
 _SHOWN = {
@@ -95,6 +96,7 @@ def model_card(told: Told) -> str:
     shown = ((text, told.metrics[name]) for name, text in _SHOWN.items() if name in told.metrics)
     figures = "".join(f"| {text} | {value:.4g} |\n" for text, value in shown)
     base = "" if not told.adapter else _STARTER_BASE if told.base == STARTER else _BASE
+    weights = key["weights"] if is_served(told.manifest) else key["weights"][:12]  # a server's name, or a hash
     estimator = key["estimator"]
     how = "not needed and not measured" if estimator == NONE else f"measured with the `{estimator}` estimator"
     card = f"""---
@@ -111,7 +113,7 @@ reply of a pair pulls less); its formulas are bdpo's own instantiation of the pu
 {told.manifest["pairs"]} pairs from `{told.data}`.
 
 {changed}Comprehension was {how}
-(weights {key["weights"][:12]}, {key["dtype"]}).
+(weights {weights}, {key["dtype"]}).
 Balance over these pairs: tau {fit.tau:.4g} nats/token, mean imbalance taken off {fit.mean:.4g}
 nats/token; mean weights {tilt[0]:.3f} chosen and {tilt[1]:.3f} rejected.
 

@@ -92,6 +92,12 @@ class MethodOptions:
     score_ches: bool = _option(
         "score.ches", False, "Also measure CHES, the similarity of a pair's hidden states; a diagnosis, nothing else."
     )
+    score_endpoint: str | None = _option(
+        "score.endpoint", None, "URL of a vLLM server that scores in place of the model, http://localhost:8000/v1."
+    )
+    score_endpoint_model: str | None = _option(
+        "score.endpoint_model", None, "What that server calls the model; None: the only one that it serves."
+    )
     score_seed: int = _option("data.seed", 0, "Draws the other prompts of the contrastive estimator.", ge=0)
     max_length: int | None = _option("data.max_length", 1024, "Longest prompt + longer response [tokens].")
 
@@ -129,7 +135,10 @@ class MethodOptions:
                 "balance.enabled=false."
             )
         estimator = self.estimator if measure else NONE
-        return ScoringOptions(estimator, self.max_length, self.score_batch_tokens, self.score_seed, self.score_ches)
+        return ScoringOptions(
+            estimator, self.max_length, self.score_batch_tokens, self.score_seed, self.score_ches, self.score_endpoint,
+            self.score_endpoint_model,
+        )  # fmt: skip
 
     def refuse_unfit_method(self) -> None:
         """Raise BdpoError for a name that is in no table, or a value that the loss or the balance does not take."""

@@ -18,12 +18,13 @@ from bdpo.errors import BdpoError, first_line
 from bdpo.files import key_difference
 from bdpo.forward.lora import fuse_lora
 from bdpo.method.balance import balance
-from bdpo.models import weights_hash
 from bdpo.pairs import PreferencePair, mend_pairs, pairs_for_loss, pairs_from_rows
 from bdpo.pairs.check import TEXT_PROMPTS
 from bdpo.pairs.kinds import KINDS, kind_of
-from bdpo.processes import processes
+from bdpo.processes import processes, weights_are_sharded
 from bdpo.score import ScoredData, open_scores, score
+from bdpo.score.folder import is_served
+from bdpo.score.sources import weights_now
 from bdpo.train.batches import ScoredRows, StepSampler, fewest_batches
 from bdpo.train.config import BDPOConfig
 
@@ -46,7 +47,7 @@ def scored_rows(
         BdpoError: scores of another model or without the comprehension that the balance needs, or pairs without the
             labels that the loss needs.
     """
-    if not getattr(model, "is_quantized", False):
+    if not getattr(model, "is_quantized", False) and not weights_are_sharded():
         model.to(processes().device)
     scored = _scored(data, name, model, tokenizer, args, None if training is None else training.manifest)
     if args.needs_comprehension and not scored.measured:
@@ -154,7 +155,9 @@ def _scored(
 def _refuse_other_model(data: ScoredData, model: Any, training: dict[str, Any] | None) -> None:
     if data.scored_by is not None and data.scored_by() is model:  # the first batch is checked all the same
         return
-    weights = training["key"]["weights"] if training else weights_hash(model)
+    if is_served(data.manifest):  # nobody here has hashed those weights; the first batch is checked
+        return
+    weights = weights_now(model, training)
     different = key_difference({"weights": data.manifest["key"]["weights"]}, {"weights": weights})
     if different:
         raise BdpoError(f"The scores in {data.path} belong to another model: {'; '.join(different)}.")

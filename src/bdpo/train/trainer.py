@@ -28,6 +28,7 @@ from bdpo.forward.logprobs import branch_logps, choose_layout
 from bdpo.method.logps import PairLogps, PairWeights
 from bdpo.method.losses import pair_losses, rewards
 from bdpo.method.metrics import COLUMNS, PairStatistics, summarise, tercile_edges
+from bdpo.score.sources import TOLERANCE
 from bdpo.terminal import no_library_bars
 from bdpo.train.batches import PairBatch, PairCollator, ScoredRows, StepLoader, StepSampler
 from bdpo.train.card import write_card
@@ -36,8 +37,6 @@ from bdpo.train.prepare import Pairs, policy, refuse_second_adapter, scored_rows
 from bdpo.train.shown import PAIRS, STEPS, EndTable, LastStep, Shown, mean_loss, without_noise
 
 logger = logging.get_logger(__name__)
-
-_FIRST_BATCH_TOLERANCE = 0.05  # nats/token: what bfloat16 may differ from float32 scores
 
 
 class FiniteGradients(TrainerCallback):
@@ -309,7 +308,7 @@ class BDPOTrainer(Trainer):
             (logps.rejected - logps.ref_rejected) / logps.rejected_lengths,
         ]).abs().amax(0)  # fmt: skip
         worst = int(per_token.argmax())
-        if per_token[worst] > _FIRST_BATCH_TOLERANCE:
+        if per_token[worst] > TOLERANCE:
             raise BdpoError(
                 f"Before any step the log-ratio of pair {batch.ids[worst]} is {per_token[worst]:.3f} nats/token away "
                 "from 0: the scores belong to another model, adapter or precision. Score again with this model."

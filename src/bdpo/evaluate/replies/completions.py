@@ -1,4 +1,4 @@
-"""What a server's answer says (pure): a completion, a prompt that was filtered, or an error in its words.
+"""What a server's answer says (pure): a completion, or a prompt that was filtered.
 
 The form is that of https://platform.openai.com/docs/api-reference/chat/create, with what others make of it.
 """
@@ -10,6 +10,8 @@ import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any, Literal
+
+from bdpo.endpoint import NO_ANSWER, error_status
 
 _THOUGHTS = (  # keys of a message, and kinds of parts
     "reasoning_content", "reasoning", "thinking", "reasoning_text", "thinking_blocks", "reasoning_details",
@@ -35,8 +37,6 @@ _PHRASES = re.compile(  # for those who give no code of their own: DeepSeek, Ope
 _FILTERED_STOPS = ("content_filter", "sensitive", "safety", "prohibited_content", "blocklist", "spii", "recitation",
                    "refusal", "guardrail", "moderation")  # fmt: skip
 _LENGTH_STOPS = ("length", "max_tokens", "max_output_tokens", "max_completion_tokens", "model_length")
-# what reading an answer of another form, of numbers beyond all bounds or of a thousand brackets raises
-_NO_ANSWER = (ValueError, LookupError, TypeError, AttributeError, ArithmeticError, RecursionError)
 
 
 @dataclass(frozen=True)
@@ -76,19 +76,7 @@ def read_completion(answer: bytes) -> Completion | None:
             int(usage.get("completion_tokens") or 0),
             thought or next(filter(None, map(_thought, map(message.get, _THOUGHTS))), ""),
         )
-    except _NO_ANSWER:
-        return None
-
-
-def error_status(answer: bytes) -> int | None:
-    """The status of an error that came as a success, in place of the choices or within one (OpenRouter); None where
-    it is no error."""
-    try:
-        decoded = json.loads(answer)
-        error = decoded.get("error") or next((choice.get("error") for choice in decoded.get("choices") or ()), None)
-        code = str(error.get("code")) if isinstance(error, dict) else ""
-        return None if not error else int(code) if re.fullmatch("[45][0-9][0-9]", code) else 400
-    except _NO_ANSWER:
+    except NO_ANSWER:
         return None
 
 
@@ -111,22 +99,9 @@ def is_filtered(answer: bytes) -> bool:
     try:
         said = json.loads(answer)
         texts = list(_texts(said)) if isinstance(said, dict) else []
-    except _NO_ANSWER:
+    except NO_ANSWER:
         return False
     return any(re.sub(r"[\W_]", "", text.lower()) in _CODES or _PHRASES.search(text) for text in texts)
-
-
-def excerpt(answer: bytes) -> str:
-    """The message of an error in OpenAI's form, else the beginning of what came, in one line."""
-    text = answer.decode(errors="replace")
-    try:
-        said = json.loads(text)
-        error = said.get("error", said)
-        text = str(error["message"] if isinstance(error, dict) and "message" in error else error)
-    except _NO_ANSWER:
-        pass
-    text = " ".join(text.split()).rstrip(".")
-    return text if len(text) <= 200 else f"{text[:200]}..."
 
 
 def _text(content: Any) -> str:

@@ -1,4 +1,4 @@
-"""A server that speaks OpenAI's chat completions (vLLM, llama.cpp, OpenAI): one request, with patience; many at once.
+"""Replies over OpenAI's chat completions (vLLM, llama.cpp, OpenAI).
 
 Of the request body only the fields are used that all such servers know.
 """
@@ -7,91 +7,39 @@ from __future__ import annotations
 
 import hashlib
 import json
-import math
-import os
-import socket
-import ssl
 import sys
-import threading
-import time
-import urllib.error
-import urllib.request
-from collections.abc import Iterator, Mapping, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
-from datetime import UTC, datetime
-from email.utils import parsedate_to_datetime
-from http.client import HTTPException, IncompleteRead
-from queue import Empty, SimpleQueue
-from typing import Any, TypeVar
-from urllib.parse import SplitResult, parse_qsl, urlsplit
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from typing import Any
 
 from tqdm import tqdm
 
+from bdpo.endpoint import PASSING, SILENT, WORKERS, Endpoint, PromptRefused, at_once, error_status
 from bdpo.errors import BdpoError
 from bdpo.evaluate.replies.collect import OnBatch, Prompts, Reply, Sampling, begun, opening_of
-from bdpo.evaluate.replies.completions import FILTERED, Completion, error_status, excerpt, is_filtered, read_completion
+from bdpo.evaluate.replies.completions import FILTERED, Completion, is_filtered, read_completion
 from bdpo.evaluate.replies.estimate import Calls
 from bdpo.pairs import Message
-from bdpo.secrets import is_secret
 from bdpo.terminal import bar, visible
 
-_PASSING = {408, 429}  # too slow, too many: another time it may do; so may every 5xx
-_OF_ONE_PROMPT = {400, 413, 422}
-_LONGEST_WAIT = 60.0  # seconds
-_LARGEST = 64 << 20  # answer [bytes]
-_FIRST_TRIES = 3  # that a server may miss which never answered at all
-WORKERS = 16  # requests at once
-_SILENT = 5.0  # seconds without a word
 _CONTINUED = {"continue_final_message": True, "add_generation_prompt": False}  # vLLM's fields
-Made = TypeVar("Made")
 _CLOSED = {"continue_final_message": False, "add_generation_prompt": False}
 
 
-class PromptRefused(BdpoError):
-    """The server refuses this request; it may take others."""
-
-
-class _Passing(Exception):
-    """A failure that may pass: what it says, and the pause that the server asks for [s]."""
-
-    def __init__(self, said: str, pause: float = 0.0) -> None:
-        super().__init__(said)
-        self.pause = pause
-
-
-class ChatEndpoint:
-    """An OpenAI-compatible endpoint; may be used by several threads at once.
-
-    The key is read from OPENAI_API_KEY; without one none is sent.
+class ChatEndpoint(Endpoint):
+    """An OpenAI-compatible endpoint for conversations; may be used by several threads at once.
 
     Args:
-        url: base URL as OpenAI's clients take it, `http://localhost:8000/v1`; `/chat/completions` is added.
-        model: the name that the server knows the model by.
+        url, model, patience: as `Endpoint` takes them; `/chat/completions` is added to the URL.
         template_variables: sent as `chat_template_kwargs`, where there are any.
-        timeout: of one request [s].
-        retries: requests that are made again on 408, 429, 5xx and broken connections, before it is an error; a server
-            that never answered gets three at most.
-        backoff: pause before the first of them [s]; it doubles each time, up to a minute, and is longer where the
-            server says so (Retry-After).
-
-    Raises:
-        BdpoError: the URL is none.
     """
 
     def __init__(
-        self, url: str, model: str, *, template_variables: Mapping[str, Any] | None = None, timeout: float = 600.0,
-        retries: int = 8, backoff: float = 1.0,
-    ) -> None:  # fmt: skip
-        parts = _split(url)
-        path = parts.path.rstrip("/").removesuffix("/chat/completions")
-        self.url = parts._replace(path=path).geturl()
-        self._address = parts._replace(path=f"{path}/chat/completions").geturl()  # a query (?api-version=) stays
-        self.model = model
+        self, url: str, model: str, *, template_variables: Mapping[str, Any] | None = None, **patience: Any
+    ) -> None:
+        super().__init__(url, model, **patience)
         self.more = {"chat_template_kwargs": dict(template_variables)} if template_variables else {}
-        self.timeout, self.retries, self.backoff = timeout, retries, backoff
         self._limit = "max_tokens"  # what the server calls the longest reply
-        self._answered = False
-        self._lock, self._told, self._again = threading.Lock(), -math.inf, 0  # when trying again was told, times since
 
     def complete(
         self,
@@ -117,109 +65,22 @@ class ChatEndpoint:
             "model": self.model, "messages": list(messages), "temperature": temperature, "top_p": top_p,
             **({} if seed is None else {"seed": seed}), **self.more, **(further or {}),
         }  # fmt: skip
-        attempt = 0
-        while True:
-            try:
-                return self._once(body, max_tokens)
-            except _Passing as failure:
-                if attempt >= (self.retries if self._answered else min(self.retries, _FIRST_TRIES)):
-                    raise BdpoError(
-                        f"{self.url} still fails after {attempt + 1} tries ({failure}): check that the server is up "
-                        "and run the same command again."
-                    ) from None
-                pause = min(max(self.backoff * 2**attempt, failure.pause), _LONGEST_WAIT)
-                self._tell_of(failure, pause)
-                time.sleep(pause)
-                attempt += 1
-
-    def _tell_of(self, failure: _Passing, pause: float) -> None:
-        """Say that a request is made again; of many threads in as many seconds as a bar is silent, one says it."""
-        with self._lock:
-            self._again += 1
-            if time.monotonic() - self._told < _SILENT:
-                return
-            others = f"; {self._again - 1} other requests were made again as well" if self._again > 1 else ""
-            self._told, self._again = time.monotonic(), 0
-        tqdm.write(visible(f"{self.url} ({failure}): asked again in {pause:g} s{others}."), file=sys.stderr)
+        return self.patiently(lambda: self._once(body, max_tokens))
 
     def _once(self, body: Mapping[str, Any], max_tokens: int) -> Completion:
         limit = self._limit
-        status, answer, pause = self._post({**body, limit: max_tokens})
-        if status == 200 and (completion := read_completion(answer)) is not None:
+        answer = self.send("/chat/completions", {**body, limit: max_tokens})
+        if answer.status == 200 and (completion := read_completion(answer.body)) is not None:
             return completion
-        failed = error_status(answer) if status == 200 else status
+        failed = error_status(answer.body) if answer.status == 200 else answer.status
         if failed is None:
-            raise BdpoError(
-                f"{self.url} answers with something other than a chat completion ({excerpt(answer)}): "
-                "check that the URL ends in the server's API root, often /v1."
-            )
-        if failed == 400 and limit == "max_tokens" and b"max_completion_tokens" in answer:
+            raise self.something_else(answer, "a chat completion")
+        if failed == 400 and limit == "max_tokens" and b"max_completion_tokens" in answer.body:
             self._limit = "max_completion_tokens"  # OpenAI's newer name, by which its newer models go
             return self._once(body, max_tokens)
-        return self._failed(failed, answer, pause)
-
-    def _post(self, body: Mapping[str, Any]) -> tuple[int, bytes, float]:
-        """Status, body, and the pause that the server asks for [s]."""
-        headers = {"Content-Type": "application/json"}
-        if os.environ.get("OPENAI_API_KEY"):
-            headers["Authorization"] = f"Bearer {os.environ['OPENAI_API_KEY']}"
-        request = urllib.request.Request(self._address, data=json.dumps(body).encode(), headers=headers)
-        try:
-            try:
-                begun = time.monotonic()
-                with _OPENER.open(request, timeout=self.timeout) as answer:
-                    found = 200, self._body(answer, begun + self.timeout), 0.0
-            except urllib.error.HTTPError as error:
-                with error:
-                    found = error.code, self._body_of(error, begun + self.timeout), _pause(error.headers)
-        except (OSError, HTTPException) as error:  # refused, reset, cut off, too slow
-            reason = getattr(error, "reason", error)
-            said = str(reason) or type(error).__name__
-            if isinstance(reason, socket.gaierror | ssl.SSLError) and not self._answered:
-                raise BdpoError(f"The endpoint {self.url} cannot be reached ({said}): check the URL.") from None
-            raise _Passing(said) from None
-        self._answered = True
-        return found
-
-    def _body(self, answer: Any, end: float) -> bytes:
-        """What a server sends, which may never end: so much of it, until a moment of the clock."""
-        body = bytearray()
-        while chunk := answer.read1(1 << 16):
-            body += chunk
-            if len(body) > _LARGEST:
-                raise BdpoError(
-                    f"{self.url} answers with more than {_LARGEST >> 20} MiB, which is no chat completion: check that "
-                    "the URL ends in the server's API root, often /v1."
-                )
-            if time.monotonic() > end:
-                raise TimeoutError(f"its answer took longer than {self.timeout:g} s")
-        if answer.length:  # what is left of it; read1 does not say
-            raise IncompleteRead(bytes(body), answer.length)
-        return bytes(body)
-
-    def _body_of(self, error: urllib.error.HTTPError, end: float) -> bytes:
-        try:
-            return self._body(error, end)
-        except (OSError, HTTPException):
-            return b""
-
-    def _failed(self, status: int, answer: bytes, pause: float) -> Completion:
-        """A failure as what it is: a filtered prompt, one that may pass, or what the user can mend."""
-        if 400 <= status < 500 and status not in {401, 404, *_PASSING} and is_filtered(answer):
+        if 400 <= failed < 500 and failed not in {401, 404, *PASSING} and is_filtered(answer.body):
             return FILTERED
-        said = excerpt(answer)
-        failure = f"HTTP {status}{said and ': ' + said}"
-        broke = b"insufficient_quota" in answer  # OpenAI says it with the status of too many requests
-        if (status in _PASSING or status >= 500) and not broke:
-            raise _Passing(failure, pause)
-        mend = {
-            401: "set OPENAI_API_KEY to a key that the server takes",
-            403: "set OPENAI_API_KEY to a key that may use this model",
-            404: f"check the URL and that the server knows a model '{self.model}'",
-            429: "the account behind OPENAI_API_KEY has nothing left to spend",
-        }.get(status, "check the model's name and the generation settings")
-        kind = PromptRefused if status in _OF_ONE_PROMPT else BdpoError
-        raise kind(f"{self.url} refuses the request ({failure}): {mend}.")
+        raise self.refusal(replace(answer, status=failed))
 
 
 class EndpointGenerator:
@@ -264,19 +125,18 @@ class EndpointGenerator:
         """
         asked = [(id, sample) for id in prompts for sample in range(sampling.samples)]
         made: dict[tuple[str, int], Reply] = {}
-        pool = ThreadPoolExecutor(self.workers)
-        try:
-            with bar(self.what, len(asked), "reply", apart=_SILENT) as progress:
-                if any(map(opening_of, prompts.values())):
-                    list(_as_they_come([pool.submit(self._refuse_unless_it_continues)], progress))
-                futures = [pool.submit(self._reply, id, sample, prompts[id], sampling) for id, sample in asked]
-                for reply in _as_they_come(futures, progress):
-                    made[reply.id, reply.sample] = reply
-                    progress.update()
-                    if on_batch:
-                        on_batch([reply])
-        finally:
-            pool.shutdown(wait=False, cancel_futures=True)
+
+        def ask(one: tuple[str, int]) -> Reply:
+            return self._reply(*one, prompts[one[0]], sampling)
+
+        with bar(self.what, len(asked), "reply", apart=SILENT) as progress:
+            if any(map(opening_of, prompts.values())):
+                list(at_once(lambda check: check(), [self._refuse_unless_it_continues], 1, progress.refresh))
+            for _, reply in at_once(ask, asked, self.workers, progress.refresh):
+                made[reply.id, reply.sample] = reply
+                progress.update()
+                if on_batch:
+                    on_batch([reply])
         return {id: [made[id, sample] for sample in range(sampling.samples)] for id in prompts}
 
     def _reply(self, id: str, sample: int, messages: Sequence[Message], sampling: Sampling) -> Reply:
@@ -331,59 +191,3 @@ class EndpointGenerator:
         except PromptRefused:
             return False
         return True
-
-
-def _as_they_come(futures: Sequence[Future[Made]], progress: Any) -> Iterator[Made]:
-    """What they give; the bar shows the time where nothing comes."""
-    done: SimpleQueue[Future[Made]] = SimpleQueue()
-    for future in futures:
-        future.add_done_callback(done.put)
-    left = len(futures)
-    while left:
-        try:
-            made = done.get(timeout=1.0)
-        except Empty:
-            progress.refresh()
-            continue
-        left -= 1
-        yield made.result()
-
-
-class _NoRedirect(urllib.request.HTTPRedirectHandler):
-    """Redirects are errors: the key would travel on to wherever they point."""
-
-    def redirect_request(self, *args: Any, **kwargs: Any) -> None:
-        return None
-
-
-_OPENER = urllib.request.build_opener(_NoRedirect)
-
-
-def _split(url: str) -> SplitResult:
-    """The parts of a URL that could be one; a name that nobody knows shows only when it is asked for."""
-    try:
-        parts = urlsplit(url)
-        sound = parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0
-    except ValueError:  # a port out of range, half a bracket
-        sound = False
-    if not sound or not url.isprintable() or " " in url or not url.isascii():
-        raise BdpoError(f"The endpoint '{url}' is not a URL: write it like http://localhost:8000/v1.")
-    if "@" in parts.netloc or any(is_secret(name, said) for name, said in parse_qsl(parts.query)):
-        raise BdpoError(
-            f"The endpoint's URL (at {parts.netloc.rpartition('@')[2]}) has a password or key in it, and URLs are "
-            "written into the results: take it out and set the environment variable OPENAI_API_KEY."
-        )
-    return parts
-
-
-def _pause(headers: Any) -> float:
-    """What Retry-After asks for [s], a number or a date; 0 where it is not there or neither."""
-    said = str(headers.get("Retry-After") or "")
-    try:
-        return max(0.0, float(said))
-    except ValueError:
-        pass
-    try:
-        return max(0.0, (parsedate_to_datetime(said) - datetime.now(UTC)).total_seconds())
-    except (ValueError, TypeError):
-        return 0.0
