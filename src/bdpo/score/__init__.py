@@ -16,8 +16,8 @@ from typing import TYPE_CHECKING
 from bdpo.later import later
 
 if TYPE_CHECKING:
-    from bdpo.score.estimators import ESTIMATORS, NONE
-    from bdpo.score.folder import ScoredData, open_scores
+    from bdpo.score.estimators import ESTIMATORS
+    from bdpo.score.folder import NONE, ScoredData, open_scores
     from bdpo.score.scoring import ScoringOptions, score
 
 __all__ = ["ESTIMATORS", "NONE", "ScoredData", "ScoringOptions", "open_scores", "score"]
@@ -25,8 +25,8 @@ __all__ = ["ESTIMATORS", "NONE", "ScoredData", "ScoringOptions", "open_scores", 
 __getattr__ = later(
     __name__,
     {
-        "estimators": ["ESTIMATORS", "NONE"],
-        "folder": ["ScoredData", "open_scores"],
+        "estimators": ["ESTIMATORS"],
+        "folder": ["NONE", "ScoredData", "open_scores"],
         "scoring": ["ScoringOptions", "score"],
     },
 )

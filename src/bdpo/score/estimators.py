@@ -12,9 +12,9 @@ from bdpo.forward.layout import Ids
 from bdpo.forward.logprobs import BranchLogps
 from bdpo.forward.passes import Pass
 from bdpo.method.comprehension import contrastive_marginal, entropy_drop, pmi
+from bdpo.score.folder import NONE
 
 CONTRASTIVE_PROMPTS = 8
-NONE = "none"
 
 
 @dataclass(frozen=True)

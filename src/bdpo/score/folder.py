@@ -32,9 +32,9 @@ from bdpo.files import (
     write_json,
     write_whole,
 )
-from bdpo.score.estimators import ESTIMATORS, NONE
 
 FORMAT = 2
+NONE = "none"  # the estimator of scores without comprehension
 
 REFERENCE = ("ref_chosen_logps", "ref_rejected_logps")
 MEASURED = ("chosen_marginal_logps", "rejected_marginal_logps", "chosen_mi", "rejected_mi")
@@ -104,6 +104,8 @@ def serves(there: dict[str, Any], key: dict[str, Any]) -> bool:
 
 def serving(folders: Iterable[Path], key: dict[str, Any]) -> list[Path]:
     """Those of the folders whose scores serve `key` and are of another, in the order of estimators and of names."""
+    from bdpo.score.estimators import ESTIMATORS  # which brings torch along
+
     found = []
     for folder in folders:
         try:
