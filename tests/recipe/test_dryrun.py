@@ -135,7 +135,7 @@ def test_the_memory_is_that_of_the_dtypes_asked_for(
 def test_the_revision_is_that_of_the_recipe(home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     asked = []
 
-    def from_hub(name: str, revision: str | None) -> Path:
+    def from_hub(name: str, revision: str | None, weights: bool = True) -> Path:
         asked.append((name, revision))
         return home / "model"
 

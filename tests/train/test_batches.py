@@ -128,6 +128,7 @@ def scored(n: int = 3) -> Dataset:
             "prompt_kind": "",
             "ches": None,
             "ches_normalised": None,
+            "ids_hash": "",
         }
         for i in range(n)
     ]
