@@ -2,7 +2,7 @@
 
 import json
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -23,19 +23,9 @@ from bdpo.recipe.parts import load_model
 from bdpo.recipe.run import RunResult, run_recipe
 from bdpo.recipe.sections import Recipe, load_recipe, parse_recipe
 from bdpo.score.folder import open_scores
-from tiny import CHATML, furnish, make_pairs, tiny_model, tiny_tokenizer
+from tiny import CHATML, make_pairs, tiny_model, tiny_tokenizer
 
 IDS = torch.tensor([[1, 40, 41, 42, 2, 50, 51]])
-
-
-@pytest.fixture(scope="module")
-def home(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
-    """A folder with a tiny model, 21 pairs and 9 held-out pairs; bdpo's cache lies in it too."""
-    home = tmp_path_factory.mktemp("home")
-    furnish(home, pairs=21, held=9)
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("BDPO_CACHE", str(home / "cache"))
-        yield home
 
 
 def recipe_in(home: Path, **sections: Any) -> Recipe:

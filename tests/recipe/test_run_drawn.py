@@ -1,6 +1,5 @@
 """Which pairs a run trains on and which it holds out: drawn by a seed, swapped by labels, cut by length."""
 
-from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -12,15 +11,7 @@ from bdpo.pairs import PreferencePair, write_pairs
 from bdpo.recipe.data import hold_out, read_data
 from bdpo.recipe.parts import token_lengths
 from bdpo.recipe.sections import Recipe, parse_recipe
-from tiny import furnish, make_pairs, tiny_tokenizer
-
-
-@pytest.fixture(scope="module")
-def home(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
-    """A folder with a tiny model, 21 pairs and 9 held-out pairs."""
-    home = tmp_path_factory.mktemp("home")
-    furnish(home, pairs=21, held=9)
-    yield home
+from tiny import make_pairs, tiny_tokenizer
 
 
 def recipe_in(home: Path, **sections: Any) -> Recipe:

@@ -16,19 +16,16 @@ from bdpo.report.page import write_report
 from bdpo.report.runs import open_run
 from bdpo.score import open_scores
 from bdpo.train import BDPOConfig
-from tiny import Bdpo, furnish
+from tiny import Bdpo
 
 OFF = {"balance": {"enabled": False}}
 
 
-@pytest.fixture(scope="module")
-def home(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
-    home = tmp_path_factory.mktemp("home")
-    furnish(home, pairs=21, held=9)
+@pytest.fixture(autouse=True, scope="module")
+def in_home(home: Path) -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("BDPO_CACHE", str(home / "cache"))
         patch.chdir(home)
-        yield home
+        yield
 
 
 def recipe_in(home: Path, **sections: Any) -> Recipe:
