@@ -139,8 +139,8 @@ def start(
         os.chdir(home)
         os.environ |= {"BDPO_CACHE": str(home / cache), "HF_HUB_OFFLINE": "1", "TQDM_DISABLE": "1"}
         sys.argv = ["bdpo", *arguments]
-        for number in (signal.SIGINT, signal.SIGTERM):  # one started in the background ignores them
-            signal.signal(number, signal.SIG_DFL if number == signal.SIGTERM else signal.default_int_handler)
+        for number in (signal.SIGINT, signal.SIGTERM):  # not ignored, as in the background: `stoppable` takes them
+            signal.signal(number, lambda *_: None)  # what comes after the command's end is not the command's
         _report(str(home), does)
         _restrict(largest, closed)
         code = _code_of_main()
@@ -203,6 +203,4 @@ def _code_of_main() -> int:
     except BaseException:
         traceback.print_exc()
         return 1
-    finally:
-        signal.signal(signal.SIGINT, signal.SIG_IGN)  # what comes now comes to an ended command
     return 0
