@@ -12,6 +12,7 @@ import typer
 
 from bdpo.cli.evaluate import EPILOG, TrustRemoteCode
 from bdpo.cli.usage import Commands
+from bdpo.processes import unstoppable
 from bdpo.terminal import say, visible
 
 serving_app = Commands()
@@ -22,6 +23,7 @@ def made_once(out: Path, last: str = "config.json") -> Iterator[None]:
     """A command that refuses a folder which is there, and writes `last` last: stopped, it says how far it is."""
     try:
         yield
+        unstoppable()  # all is done and said
     except KeyboardInterrupt as stop:
         if out.is_dir() and any(out.iterdir()):
             stop.add_note(f"{out} is finished" if (out / last).exists() else f"remove {out} and run it again")
