@@ -97,11 +97,12 @@ def _gone_on(home: Home, command: tuple[str, ...], out: Path, cache: str, ended:
             return "" if home.whole(command[0], out) else "the result is another one"
         if ended.code != -9 or "Traceback" in again.said:  # what was said was not true
             return f"going on as was said: exit code {again.code}: {again.sentence or again.said[-200:]}"
-        if "finished run" in again.sentence or "is not empty" in again.sentence:  # a folder that appears whole
+        if "--resume" in again.sentence and not resume:
+            resume = ("--resume",)
+        elif "finished run" in again.sentence or "is not empty" in again.sentence:  # a folder that appears whole
             return "" if home.whole(command[0], out) else "the result is another one"
-        if bool(resume) or "--resume" not in again.sentence:
+        else:
             return f"cannot be gone on with: {again.sentence}"
-        resume = ("--resume",)
     return "cannot be gone on with"
 
 
