@@ -45,6 +45,7 @@ _LARGEST = 64 << 20  # answer [bytes]
 _FIRST_TRIES = 3  # that a server may miss which never answered at all
 _PATHS = ("/chat/completions", "/completions", "/models")  # that a URL may be given with
 _ROOT = "check that the URL ends in the server's API root, often /v1"
+_THREAD = threading.local()  # of a thread of `at_once`: the event `given_up`
 # what reading an answer of another form, of numbers beyond all bounds or of a thousand brackets raises
 NO_ANSWER = (ValueError, LookupError, TypeError, AttributeError, ArithmeticError, RecursionError)
 
@@ -103,7 +104,7 @@ class Endpoint:
         """What `ask` gives, which is called again as long as it raises `Passing` and there are retries.
 
         Raises:
-            BdpoError: it still fails.
+            BdpoError: it still fails, or `at_once` has given it up.
         """
         attempt = 0
         while True:
@@ -116,8 +117,11 @@ class Endpoint:
                         "and run the same command again."
                     ) from None
                 pause = min(max(self.backoff * 2**attempt, failure.pause), _LONGEST_WAIT)
-                self._tell_of(failure, pause)
-                time.sleep(pause)
+                if not _given_up():
+                    self._tell_of(failure, pause)
+                    _wait(pause)
+                if _given_up():  # nobody waits for the answer, and the process should end
+                    raise BdpoError(f"{self.url} is asked no more ({failure}).") from None
                 attempt += 1
 
     def _tell_of(self, failure: Passing, pause: float) -> None:
@@ -222,8 +226,9 @@ def at_once(
     >>> sorted(at_once(str.upper, ["a", "b"]))
     [(0, 'A'), (1, 'B')]
     """
+    given_up = threading.Event()
+    pool = ThreadPoolExecutor(workers, initializer=setattr, initargs=(_THREAD, "given_up", given_up))
     done: SimpleQueue[Future[Made]] = SimpleQueue()
-    pool = ThreadPoolExecutor(workers)
     try:
         index = {pool.submit(ask, item): i for i, item in enumerate(items)}
         for future in index:
@@ -239,7 +244,22 @@ def at_once(
             left -= 1
             yield index[made], made.result()
     finally:
+        given_up.set()
         pool.shutdown(wait=False, cancel_futures=True)
+
+
+def _given_up() -> bool:
+    event = getattr(_THREAD, "given_up", None)
+    return event is not None and event.is_set()
+
+
+def _wait(seconds: float) -> None:
+    """Wait, in a thread of `at_once` only until it is given up."""
+    event = getattr(_THREAD, "given_up", None)
+    if event is None:
+        time.sleep(seconds)
+    else:
+        event.wait(seconds)
 
 
 def error_status(answer: bytes) -> int | None:

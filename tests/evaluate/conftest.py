@@ -12,5 +12,5 @@ def no_folder_named(monkeypatch):
 def no_key_and_no_pauses(monkeypatch):
     monkeypatch.delenv("OPENAI_API_KEY", raising=False)
     pauses = []
-    monkeypatch.setattr("bdpo.endpoint.time.sleep", pauses.append)
+    monkeypatch.setattr("bdpo.endpoint._wait", pauses.append)
     return pauses

@@ -152,6 +152,26 @@ def test_a_judge_whose_prompt_is_filtered_has_no_verdict():
     assert verdict.label == "unparsed"
 
 
+def test_what_is_given_up_is_asked_no_more(monkeypatch):
+    """One prompt is refused while the other waits for its minute: its thread ends at once, and so may the process."""
+    monkeypatch.undo()  # real pauses
+    waits, before = threading.Event(), set(threading.enumerate())
+
+    def answer(body):
+        if body["messages"][0]["content"] == "number 0":
+            waits.wait(10)
+            return 401, b"no"
+        waits.set()
+        return 503, b"", {"Retry-After": "60"}
+
+    with serving(answer) as server, pytest.raises(BdpoError, match="refuses the request"):
+        two = {id: PROMPTS[id] for id in ("p0", "p1")}
+        EndpointGenerator(ChatEndpoint(server.url, "m"), workers=2).replies(two, Sampling())
+    for thread in set(threading.enumerate()) - before:
+        thread.join(10)
+        assert not thread.is_alive()
+
+
 # --- what is said meanwhile ----------------------------------------------------------------------------------------
 
 

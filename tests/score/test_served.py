@@ -23,7 +23,7 @@ from tiny import tiny_model
 def server(model, monkeypatch):
     """A server of the tiny model, under the name tiny; without pauses before what is asked again."""
     monkeypatch.delenv("OPENAI_API_KEY", raising=False)
-    monkeypatch.setattr("bdpo.endpoint.time.sleep", lambda seconds: None)
+    monkeypatch.setattr("bdpo.endpoint._wait", lambda seconds: None)
     with serving(Served(model), models=cards("tiny")) as stub:
         yield stub
 
