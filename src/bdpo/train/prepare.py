@@ -25,6 +25,7 @@ from bdpo.processes import processes, weights_are_sharded
 from bdpo.score import ScoredData, open_scores, score
 from bdpo.score.folder import is_served
 from bdpo.score.sources import weights_now
+from bdpo.terminal import visible
 from bdpo.train.batches import ScoredRows, StepSampler, fewest_batches
 from bdpo.train.config import BDPOConfig
 
@@ -175,7 +176,7 @@ def _raw_pairs(data: Any, name: str) -> list[PreferencePair]:
 
 def _warn(name: str, counts: dict[str, int]) -> None:
     for reason, n in counts.items():
-        logger.warning(f"{name}_dataset: {n} rows {reason}")
+        logger.warning(visible(f"{name}_dataset: {n} rows {reason}"))
 
 
 def _refuse_unlabelled(args: BDPOConfig, labels: set[bool | None]) -> None:
