@@ -246,6 +246,7 @@ MODELS: dict[str, Bad] = {
         **adapter(),
         **{"adapter/adapter_model__safetensors": gone},
     ),
+    "adapter by no pattern": bad(ADAPTER, "Cannot load", "missing )", **adapter({"target_modules": "(("})),
     "nothing to merge": bad("merge model --out never", "holds no adapter", "nothing to merge"),
     "merge into a full folder": bad(
         "merge adapter --out scores", "scores is not empty", "choose another --out", **adapter()

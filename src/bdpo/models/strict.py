@@ -23,7 +23,7 @@ from bdpo.terminal import no_library_bars
 
 LOADING_ERRORS = (  # what damaged and foreign models raise in torch, transformers, tokenizers and peft
     OSError, ValueError, ImportError, RuntimeError, LookupError, TypeError, AttributeError, ArithmeticError,
-    AssertionError, EOFError, struct.error, pickle.UnpicklingError, SafetensorError, StrictDataclassError,
+    AssertionError, EOFError, re.error, struct.error, pickle.UnpicklingError, SafetensorError, StrictDataclassError,
 )  # fmt: skip
 _PREFIX = "base_model.model."  # of an adapter's tensors
 _LARGEST = {  # in a config: a multiple of what any model has, beyond which building it takes all memory or time

@@ -18,6 +18,7 @@ from bdpo.errors import BdpoError, first_line
 from bdpo.files import key_difference
 from bdpo.forward.lora import fuse_lora
 from bdpo.method.balance import balance
+from bdpo.models.strict import LOADING_ERRORS
 from bdpo.pairs import PreferencePair, mend_pairs, pairs_for_loss, pairs_from_rows
 from bdpo.pairs.check import TEXT_PROMPTS
 from bdpo.pairs.kinds import KINDS, kind_of
@@ -191,7 +192,7 @@ def with_adapter(model: Any, peft_config: Any) -> Any:
     # prepare_model_for_kbit_training is not called: it would cast weights that were scored as they are
     try:
         return get_peft_model(model, peft_config, revision=getattr(model.config, "_commit_hash", None))
-    except (ValueError, RuntimeError) as error:  # the latter: its weights do not fit in memory
+    except LOADING_ERRORS as error:  # a pattern that is none, a layer that is not there, or no room in memory
         raise BdpoError(f"The adapter does not fit the model: {first_line(error)}") from error
 
 
