@@ -377,6 +377,8 @@ TOGETHER: dict[str, Bad] = {
         "x.jsonl: its report, x.report.jsonl is the data itself",
         x__report__jsonl=[GOOD],
     ),
+    "clean to a folder": bad("data clean pairs.jsonl --out d.jsonl", "d.jsonl is a folder", **{"d.jsonl/x": ""}),
+    "shown into a folder": bad("data show pairs.jsonl --export model", "Cannot write model", "another --export"),
     "shown onto itself": bad(
         "data show x.csv --export x.csv", "--export x.csv is the data itself", x__csv="prompt,chosen,rejected\na,b,c\n"
     ),

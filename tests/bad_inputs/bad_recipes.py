@@ -190,6 +190,12 @@ RECIPES: dict[str, Bad] = {
         f"{SET} peft.target_modules=((",
         "The adapter does not fit the model: missing )",
     ),
+    "saves what is not there": bad(
+        f"{SET} peft.modules_to_save=[lm_haed]", "does not fit the model: no module is called lm_haed (modules_to_save)"
+    ),
+    "steps without end": bad(
+        f"{SET} train.gradient_accumulation_steps=999999999999", "gradient_accumulation_steps is 999999999999", "100000"
+    ),
     "layers replicated from nowhere": bad(f"{SET} peft.layer_replication=[[0,99]]", "does not fit the model: index"),
     "dry run, too": bad("train --dry-run --config x.yaml", "unknown key 'modell'", x__yaml="modell:\n"),
 }

@@ -12,7 +12,7 @@ from rich.console import Console
 from rich.table import Table
 
 from bdpo.cli.tables import as_csv
-from bdpo.errors import BdpoError
+from bdpo.errors import BdpoError, chosen_by
 from bdpo.files import write_whole
 from bdpo.pairs import PreferencePair
 from bdpo.terminal import plain, say
@@ -61,7 +61,8 @@ def show(
             render_pair(one, tokenizer, console)
         return
     rows = [export_row(one, tokenizer) for one in shown[:top]]
-    write_whole(export, as_csv([HEAD, *rows]))
+    with chosen_by("choose another --export"):
+        write_whole(export, as_csv([HEAD, *rows]))
     say(console, f"Written: {export}, {len(rows)} of {len(pairs)} pairs.")
 
 

@@ -56,6 +56,8 @@ def clean(
     if out.suffix != ".jsonl":
         raise BdpoError(f"--out {out}: the pairs are written as JSON lines, so give a name that ends in .jsonl.")
     report = out.with_suffix(".report.jsonl")
+    if folder := next((path for path in (out, report) if path.is_dir()), None):  # the other one would be written
+        raise BdpoError(f"--out {out}: {folder} is a folder; choose another name.")
     refuse_onto(out, data, "--out")
     refuse_onto(report, data, f"--out {out}: its report,")
     loaded = load_pairs(data, on_error="collect", **reading)

@@ -189,6 +189,10 @@ def with_adapter(model: Any, peft_config: Any) -> Any:
     """Put a new adapter on the model. Raises BdpoError where it does not fit."""
     from peft import get_peft_model
 
+    names = [name for name, _ in model.named_modules()]
+    for saved in getattr(peft_config, "modules_to_save", None) or ():  # peft passes over what is not there
+        if not any(name.endswith(saved) for name in names):
+            raise BdpoError(f"The adapter does not fit the model: no module is called {saved} (modules_to_save).")
     # prepare_model_for_kbit_training is not called: it would cast weights that were scored as they are
     try:
         return get_peft_model(model, peft_config, revision=getattr(model.config, "_commit_hash", None))
