@@ -107,6 +107,7 @@ def test_thirds_are_those_of_the_smallest_and_the_largest_imbalance_of_each_kind
     thirds = runpy.run_path(str(STUDIES / "pairs.py"))["thirds"]
     imbalance = {"a": -0.9, "b": 0.1, "c": 0.2, "d": -0.3, "e": 0.0, "f": 0.5, "x": 0.3, "y": -0.2, "z": 0.1}
     train = [{"id": name, "prompt_kind": "unsafe" if name < "g" else "harmless"} for name in imbalance]
-    found = {name: sorted(row["id"] for row in rows) for name, rows in thirds(random.Random(0), train, imbalance).items()}
+    drawn = thirds(random.Random(0), train, imbalance)
+    found = {name: sorted(row["id"] for row in rows) for name, rows in drawn.items()}
     assert found["smallest"] == ["b", "e", "z"] and found["largest"] == ["a", "f", "x"]
     assert sum(name < "g" for name in found["random"]) == 2 and len(found["random"]) == 3
