@@ -11,7 +11,7 @@ demo: $(VENV)/installed
 	$(BIN)/bdpo demo
 
 test: $(VENV)/installed
-	HF_HUB_OFFLINE=1 $(BIN)/python -m pytest
+	HF_HUB_OFFLINE=1 OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --dist loadfile --no-loadscope-reorder
 
 faults: $(VENV)/installed
 	OMP_NUM_THREADS=1 $(BIN)/python tests/faults

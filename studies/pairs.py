@@ -1,14 +1,17 @@
-"""The pairs of the studies: `python studies/pairs.py starter OUT`, `python studies/pairs.py mixed OUT FOLDER`.
+"""The pairs of the studies: `python studies/pairs.py starter OUT`, `mixed OUT FOLDER` and `thirds OUT CSV`.
 
 Writes OUT/train.jsonl and OUT/heldout.jsonl, no prompt on both sides, with the kind of each pair in `prompt_kind`.
 
 starter   the 424 embedded pairs, drawn anew so that more of them are held out
 mixed     unsafe prompts of PKU-SafeRLHF, harmless ones of Alpaca with needless refusals, from the public files
           pku_saferlhf_test_pairs.jsonl.gz and alpaca_refused_pairs.jsonl.gz in FOLDER; of like length
+thirds    of OUT/train.jsonl, by the imbalance d in what `bdpo data show --export CSV` wrote of it: OUT/smallest.jsonl,
+          OUT/largest.jsonl (of |d|) and OUT/random.jsonl, each with the same number of pairs of each kind
 """
 
 from __future__ import annotations
 
+import csv
 import gzip
 import json
 import random
@@ -78,12 +81,30 @@ def _cut(row: Row) -> Row:
     return row | {side: " ".join(row[side].split(" ")[:60]) for side in ("chosen", "rejected")}
 
 
-def main(name: str, out: str, folder: str = "") -> None:
-    """Write both files and say what they hold."""
+def thirds(rng: random.Random, train: list[Row], imbalance: dict[str, float]) -> dict[str, list[Row]]:
+    """The third of the smallest |d| of each kind, that of the largest, and one drawn; in an order that is drawn."""
+    found: dict[str, list[Row]] = {"smallest": [], "largest": [], "random": []}
+    for kind in sorted({row["prompt_kind"] for row in train}):
+        rows = sorted((row for row in train if row["prompt_kind"] == kind), key=lambda row: abs(imbalance[row["id"]]))
+        third = len(rows) // 3
+        found["smallest"] += rows[:third]
+        found["largest"] += rows[len(rows) - third :]
+        found["random"] += rng.sample(rows, third)
+    return {name: rng.sample(rows, len(rows)) for name, rows in found.items()}
+
+
+def main(name: str, out: str, source: str = "") -> None:
+    """Write the files and say what they hold."""
     rng = random.Random(0)
-    train, held = starter(rng) if name == "starter" else mixed(rng, Path(folder))
+    if name == "thirds":
+        train = [json.loads(line) for line in (Path(out) / "train.jsonl").read_text(encoding="utf-8").splitlines()]
+        with Path(source).open(encoding="utf-8", newline="") as lines:
+            found = thirds(rng, train, {row["id"]: float(row["d"]) for row in csv.DictReader(lines)})
+    else:
+        train, held = starter(rng) if name == "starter" else mixed(rng, Path(source))
+        found = {"train": train, "heldout": held}
     Path(out).mkdir(parents=True, exist_ok=True)
-    for file, rows in (("train.jsonl", train), ("heldout.jsonl", held)):
+    for file, rows in ((f"{name}.jsonl", rows) for name, rows in found.items()):
         lines = [json.dumps(row, ensure_ascii=False) + "\n" for row in rows]
         (Path(out) / file).write_text("".join(lines), encoding="utf-8")
         print(f"{out}/{file}: {dict(Counter(row['prompt_kind'] for row in rows))}")

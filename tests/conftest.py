@@ -1,6 +1,7 @@
 """Fixtures that several test files use."""
 
 import gc
+import signal
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -15,6 +16,18 @@ from bdpo.score.folder import ScoredData
 from bdpo.train import BDPOConfig, BDPOTrainer
 from plain_dpo import BETA, HELD_OUT, PAIRS, RATE, Make
 from tiny import Bdpo, tiny_model, tiny_tokenizer
+
+
+def pytest_configure() -> None:
+    """A job in a script's background ignores Ctrl-C, and so would what is stopped here: take it as in front."""
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Files with slow tests first: of several processes none is left alone with one at the end."""
+    slow = {item.path for item in items if item.get_closest_marker("slow")}
+    items.sort(key=lambda item: item.path not in slow)
 
 
 @pytest.fixture(scope="module", autouse=True)

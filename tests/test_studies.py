@@ -1,6 +1,7 @@
 """The scripts of studies/: what they compute by hand or in another way, on tiny models."""
 
 import json
+import random
 import runpy
 import sys
 from pathlib import Path
@@ -97,3 +98,16 @@ def test_boundary_of_an_evaluation(
     halves = [row for row in rows if row["r"] == "r" and row["openings"] == names[0] and row["half"] != "both"]
     assert sum(row["refused"] for row in halves) == 20
     assert len(capsys.readouterr().out.splitlines()) == len(rows)
+
+
+# --- pairs.py -----------------------------------------------------------------------------------------------------
+
+
+def test_thirds_are_those_of_the_smallest_and_the_largest_imbalance_of_each_kind() -> None:
+    thirds = runpy.run_path(str(STUDIES / "pairs.py"))["thirds"]
+    imbalance = {"a": -0.9, "b": 0.1, "c": 0.2, "d": -0.3, "e": 0.0, "f": 0.5, "x": 0.3, "y": -0.2, "z": 0.1}
+    train = [{"id": name, "prompt_kind": "unsafe" if name < "g" else "harmless"} for name in imbalance]
+    drawn = thirds(random.Random(0), train, imbalance)
+    found = {name: sorted(row["id"] for row in rows) for name, rows in drawn.items()}
+    assert found["smallest"] == ["b", "e", "z"] and found["largest"] == ["a", "f", "x"]
+    assert sum(name < "g" for name in found["random"]) == 2 and len(found["random"]) == 3

@@ -20,7 +20,7 @@ from bdpo.models import load
 from bdpo.pairs import write_pairs
 from bdpo.recipe.sections import as_override, load_recipe
 from bdpo.terminal import bar, each, plain, say, visible
-from tiny import make_pairs, tiny_model, tiny_tokenizer
+from tiny import Bdpo, make_pairs, tiny_model, tiny_tokenizer
 
 ODD = "a[1] (b) *? {x} [bold] é"  # a folder's name
 EVIL = "[/x]\x1b]0;owned\x07\x9b2J:smile:\u202e"  # what begins each id and category
@@ -150,10 +150,18 @@ def test_weights_are_read_without_a_bar_of_transformers(
 
 
 # --- every command, from a folder whose name is a pattern, markup and two words ------------------------------------
-def test_every_command_works_in_such_a_folder_over_such_data_and_says_what_to_run_next(odd: Path) -> None:
-    def shown(*arguments: str, code: int = 0) -> str:
-        found, out, err = run(odd, *arguments)
-        assert found == code, err
+@pytest.fixture
+def home(odd: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Where `bdpo_` runs."""
+    monkeypatch.chdir(odd)
+    monkeypatch.setenv("BDPO_CACHE", str(odd / "cache"))
+    return odd
+
+
+def test_every_command_works_in_such_a_folder_over_such_data_and_says_what_to_run_next(odd: Path, bdpo_: Bdpo) -> None:
+    def shown(*arguments: str) -> str:
+        code, out, err = bdpo_(*arguments)
+        assert code == 0, err
         assert not {"\x9b", "\x07", "\u202e", "\x1b]"} & {*out} and "owned\x07" not in out + err
         return out
 

@@ -9,13 +9,13 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from first_word import FirstWord
 
 from bdpo.errors import BdpoError
 from bdpo.evaluate.ask.items import Item
 from bdpo.evaluate.evaluation import (
     Subject,
     answers,
-    endpoint_models,
     evaluate,
     local_models,
     named_models,
@@ -23,7 +23,7 @@ from bdpo.evaluate.evaluation import (
 from bdpo.evaluate.grading.lm_eval import Harness, sample_outcomes
 from bdpo.evaluate.grading.option_logps import option_logps
 from bdpo.evaluate.grading.scorers import SCORERS
-from bdpo.evaluate.judges import Judge, Verdict, make_judge
+from bdpo.evaluate.judges import Judge, Verdict
 from bdpo.evaluate.judges.llm import LlmJudge
 from bdpo.evaluate.plan import Plan, Task, plan_tasks, preference_items
 from bdpo.evaluate.replies.collect import Prompts, Reply, Sampling
@@ -32,19 +32,6 @@ from bdpo.evaluate.results.outcomes import Outcome, TaskRecord, open_runs
 from bdpo.evaluate.results.tables import evaluation_grids
 from bdpo.pairs import write_pairs
 from tiny import make_pairs, tiny_model, tiny_tokenizer
-
-
-class FirstWord(Judge):
-    """A judge that takes the first word of the reply for the label."""
-
-    name, version = "first-word", "1"
-
-    def __init__(self) -> None:
-        self.judged: list[str] = []
-
-    def __call__(self, prompts: Sequence[str], replies: Sequence[str]) -> list[Verdict]:
-        self.judged += replies
-        return [Verdict(reply.split()[0], self.name, self.version, reply, reason="its first word") for reply in replies]
 
 
 class Scripted:
@@ -235,83 +222,6 @@ def test_settings_without_an_outcome_bind_nobody(tmp_path: Path) -> None:
     asked = [task("strongreject", "judge-safe", ASKED, sampling=Sampling(max_new_tokens=64))]
     assert evaluate([scripted(SAID)], asked, tmp_path, FirstWord())[0]["n"] == 4
     assert open_runs(tmp_path)[0].tasks["strongreject"].settings["max_new_tokens"] == 64
-
-
-# --- plans --------------------------------------------------------------------------------------------------------
-def test_a_plan_draws_the_same_prompts_and_keeps_the_digest_of_what_is_asked() -> None:
-    tasks, missing = plan_tasks(Plan("starter", limit=6), FirstWord())
-    assert [(t.name, t.record.suite, len(t.items)) for t in tasks] == [
-        ("starter-unsafe", "safety", 6),
-        ("starter-safe", "over-refusal", 6),
-    ]
-    assert missing == {} and tasks == plan_tasks(Plan("starter", limit=6), FirstWord())[0]
-    settings = tasks[0].record.settings
-    assert settings["judge"] == "first-word 1" and settings["max_new_tokens"] == 256 and settings["samples"] == 1
-    other = plan_tasks(Plan("starter", limit=6, seed=1), FirstWord())[0][0].record.settings
-    assert settings["prompts"].startswith("6 (") and settings["prompts"] != other["prompts"]
-
-
-def test_under_the_rules_judge_safety_is_called_a_refusal_rate() -> None:
-    unsafe, safe = plan_tasks(Plan("starter", limit=2), make_judge("rules"))[0]
-    assert unsafe.record.measure.startswith("refusal rate")
-    assert safe.record.measure == "harmless prompts answered"
-
-
-def test_a_judge_that_knows_only_harm_leaves_over_refusal_out_before_anything_is_asked() -> None:
-    judge = FirstWord()
-    judge.knows_answers = False
-    tasks, missing = plan_tasks(Plan("starter", limit=4), judge)
-    assert [task.name for task in tasks] == ["starter-unsafe"]
-    assert missing == {
-        "starter-safe": "starter-safe: first-word knows only safe and unsafe; take the judge rules or llm."
-    }
-    with pytest.raises(BdpoError, match="starter-safe: first-word knows only"):
-        plan_tasks(Plan("starter-safe", limit=4), judge)
-
-
-def test_two_files_of_paraphrases_are_two_tasks(tmp_path: Path) -> None:
-    prompts = [item.request for item in plan_tasks(Plan("starter-unsafe", limit=3), FirstWord())[0][0].items]
-    for language in ("es", "fr"):
-        lines = [json.dumps({"prompt": prompt, "paraphrase": f"{language}: {prompt}"}) for prompt in prompts]
-        (tmp_path / f"{language}.jsonl").write_text("\n".join(lines))
-    transforms = tuple(f"paraphrase={tmp_path}/{language}.jsonl" for language in ("es", "fr"))
-    tasks, _ = plan_tasks(Plan("starter-unsafe", limit=3, transforms=transforms), FirstWord())
-    assert [task.name for task in tasks] == ["starter-unsafe+paraphrase-es", "starter-unsafe+paraphrase-fr"]
-
-
-def test_transforms_are_tasks_of_their_own() -> None:
-    tasks, _ = plan_tasks(Plan("starter-unsafe", limit=2, transforms=("rot13", "base64")), FirstWord())
-    assert [t.name for t in tasks] == ["starter-unsafe+rot13", "starter-unsafe+base64"]
-    assert tasks[0].items[0].request == tasks[1].items[0].request
-    assert tasks[0].record.settings["prompts"] != tasks[1].record.settings["prompts"]
-
-
-def test_an_endpoint_leaves_out_what_needs_log_probabilities(tmp_path: Path) -> None:
-    rows = {"input": "Hi?", "targets": {"choices": ["Yes.", "No."], "labels": [1, 0]}}
-    for part in ("harmless", "helpful", "honest", "other"):
-        (tmp_path / f"hhh_alignment_{part}.jsonl").write_text(json.dumps(rows) + "\n")
-    plan = Plan("starter-safe,hhh", tmp_path, limit=2)
-    tasks, missing = plan_tasks(plan, FirstWord(), logps=False)
-    assert [t.name for t in tasks] == ["starter-safe"]
-    assert missing == {"hhh": "hhh: an endpoint gives no log-probabilities; load the model itself."}
-    with pytest.raises(BdpoError, match="--pairs needs log-probabilities, which an endpoint does not give"):
-        plan_tasks(replace(plan, pairs="starter"), FirstWord(), logps=False)
-    (subject,) = endpoint_models([("DPO", "served")], "http://localhost:1/v1")
-    assert (subject.name, subject.key) == ("DPO", {"endpoint": "http://localhost:1/v1", "model": "served"})
-
-
-@pytest.mark.parametrize(
-    ("arguments", "said"),
-    [
-        (["=runs/x"], "'=runs/x': write MODEL, or NAME=MODEL."),
-        (["x="], "'x=': write MODEL, or NAME=MODEL."),
-        (["starter", "starter"], "'starter' is given twice: take one of them out."),
-    ],
-)
-def test_models_that_are_not_named_well(arguments: list[str], said: str) -> None:
-    with pytest.raises(BdpoError) as caught:
-        named_models(arguments)
-    assert str(caught.value) == said
 
 
 # --- local models -------------------------------------------------------------------------------------------------
