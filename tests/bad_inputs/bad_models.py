@@ -91,6 +91,7 @@ def adapter(changed: dict[str, Any] | None = None, content: str | None = None) -
 INDEX = "model/model__safetensors__index__json"
 G = "model/generation_config__json"
 GGUF = f"{SCORE} x.gguf"
+NO_PATTERN = {"type": "Split", "pattern": {"Regex": "(("}, "behavior": "Isolated", "invert": False}
 W, C, T = "model/model__safetensors", "model/config__json", "model/tokenizer__json"
 TC = "model/tokenizer_config__json"
 
@@ -144,6 +145,17 @@ MODELS: dict[str, Bad] = {
     "index a list": bad(MODEL, "index.json holds a list where an object is expected", **{W: gone, INDEX: "[]"}),
     "tokenizer torn": bad(MODEL, "Cannot load", "copy or download it again", **{T: "{"}),
     "tokenizer a list": bad(MODEL, "Cannot load", "TypeError", **{T: "[]"}),
+    "tokenizer's pattern none": bad(
+        MODEL,
+        "Cannot load",
+        "Oniguruma error",
+        "copy or download it again",
+        **{
+            T: config(
+                pre_tokenizer={"type": "Split", "pattern": {"Regex": "(("}, "behavior": "Isolated", "invert": False}
+            )
+        },
+    ),
     "tokenizer's config a list": bad(MODEL, "Cannot load", "AttributeError", **{"model/tokenizer_config__json": "[]"}),
     "tokenizer torn, checked": bad("data check pairs.jsonl --model model", "Cannot load a tokenizer from", **{T: "{"}),
     "tokenizer too large": bad(

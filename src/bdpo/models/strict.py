@@ -50,7 +50,9 @@ def loading_of(what: str) -> Iterator[None]:
         yield
     except BdpoError:
         raise
-    except LOADING_ERRORS as error:
+    except Exception as error:
+        if not isinstance(error, LOADING_ERRORS) and type(error) is not Exception:  # tokenizers raises that one itself
+            raise
         raise BdpoError(f"Cannot load {what}: {_loading_fault(error)}") from error
 
 

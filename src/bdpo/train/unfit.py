@@ -39,7 +39,7 @@ _SEED = _from(0, 2**32), "must be from 0 to 4294967295"
 _BOUNDS: dict[str, tuple[Callable[[Any], bool], str]] = {
     "per_device_train_batch_size": _COUNT,
     "per_device_eval_batch_size": _COUNT,
-    "gradient_accumulation_steps": (_from(1, 100_001), "must be from 1 to 100000"),  # gone through
+    "gradient_accumulation_steps": (_from(1, 100_001), "must be at least 1 and at most 100000"),  # gone through
     "tokens_per_batch": _COUNT_OR_NONE,
     "max_steps": (lambda steps: steps == -1 or steps >= 1, "must be at least 1, or left out"),
     "num_train_epochs": (lambda epochs: 0 < epochs < math.inf, "must be a number above 0"),

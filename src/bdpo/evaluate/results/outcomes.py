@@ -170,7 +170,7 @@ def claim_run(out: Path, name: str, model: str, label: str, key: dict[str, Any])
         if (run.name, run.model) == (name, model):
             _refuse_other(str(run.folder), run.key, key)
             return run
-    slug = re.sub(r"[^a-z0-9.]+", "-", name.lower()).strip("-.") or "model"
+    slug = re.sub(r"[^a-z0-9.]+|\.(?=[a-z])", "-", name.lower())[:100].strip("-.") or "model"  # no results.json
     free = (out / (slug if n == 1 else f"{slug}-{n}") for n in range(1, len(runs) + 2))
     taken = {run.folder for run in runs}
     order = 1 + max((run.order for run in runs), default=-1)
