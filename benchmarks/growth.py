@@ -1,12 +1,12 @@
-"""How time and memory of scoring and of a training step grow with pairs, length and vocabulary.
+"""How time and memory of reading, check, scoring and a training step grow with pairs, length and vocabulary.
 
     python -m benchmarks.growth [--pairs 1000 10000 100000] [--out benchmarks/results/growth.md]
 
 Each point runs in a fresh process of one thread, and times are CPU seconds, so that other work on the machine does not
 show. The models are random and very small, so that what is seen is what bdpo itself takes for the data, and not the
 model: with pairs, memory must stay flat and time grow in proportion. Memory is the peak of what cannot be dropped
-(RssAnon, sampled), above what model and texts take before; the scored data set is mapped from its files, whose pages
-the kernel takes back when it wants them.
+(RssAnon, sampled), above what was there when a part began, and in all; the scored data set is mapped from its files,
+whose pages the kernel takes back when it wants them.
 """
 
 from __future__ import annotations
@@ -57,21 +57,26 @@ def main() -> None:
 
 
 def measure(pairs: int, prompt: int, reply: int, model: dict[str, int], vocabulary: int = 1000) -> dict[str, Any]:
-    """One point: score `pairs` pairs and train on them for `STEPS` steps; lengths in tokens, memory in bytes."""
+    """One point: read, check and score `pairs` pairs, train for `STEPS` steps; lengths in tokens, memory in bytes."""
     import torch
 
+    from bdpo.pairs import check_pairs, load_pairs, write_pairs
     from bdpo.score import score
     from bdpo.train import BDPOConfig, BDPOTrainer
 
     tokenizer = _tokenizer()
-    texts = _texts(pairs, prompt, reply)
     causal = _model(model, vocabulary)
     result: dict[str, Any] = {"pairs": pairs, "length": prompt + 2 * reply, "vocabulary": vocabulary}
     with tempfile.TemporaryDirectory() as folder:
+        write_pairs(Path(folder) / "pairs.jsonl", _texts(pairs, prompt, reply))
+        with _measured(result, "read"):
+            loaded = load_pairs(Path(folder) / "pairs.jsonl")
+        with _measured(result, "check"):
+            check_pairs(loaded, tokenizer=tokenizer, max_length=1024)
         with _measured(result, "score"):
-            scored = score(causal, tokenizer, texts, Path(folder) / "scores")
-        result["files"] = sum(path.stat().st_size for path in Path(folder).rglob("*") if path.is_file())
-        del texts
+            scored = score(causal, tokenizer, loaded.pairs, Path(folder) / "scores")
+        result["files"] = sum(path.stat().st_size for path in Path(folder).rglob("scores/**/*") if path.is_file())
+        del loaded
         clock = _steps()
         with _measured(result, "train"):
             trainer = BDPOTrainer(
@@ -110,6 +115,7 @@ def _measured(result: dict[str, Any], name: str) -> Iterator[None]:
     peak.done.set()
     peak.join()
     result |= {f"{name}_seconds": time.process_time() - start, f"{name}_bytes": peak.peak - peak.before}
+    result["peak"] = max(result.get("peak", 0), peak.peak)
 
 
 def _anonymous() -> int:
@@ -158,7 +164,7 @@ def _tokenizer() -> Any:
     return tokenizer
 
 
-def _texts(pairs: int, prompt: int, reply: int) -> list[Any]:
+def _texts(pairs: int, prompt: int, reply: int) -> Iterator[Any]:
     from bdpo.pairs import PreferencePair
 
     draw = random.Random(0)
@@ -166,25 +172,24 @@ def _texts(pairs: int, prompt: int, reply: int) -> list[Any]:
     def text(length: int) -> str:
         return " ".join(f"w{i}" for i in draw.choices(range(WORDS), k=length))
 
-    return [
-        PreferencePair(f"p{i}", ({"role": "user", "content": text(prompt)},), text(reply), text(reply))
-        for i in range(pairs)
-    ]
+    for i in range(pairs):
+        yield PreferencePair(f"p{i}", ({"role": "user", "content": text(prompt)},), text(reply), text(reply))
 
 
 def _table(axis: str, points: list[dict[str, Any]]) -> str:
     """Measure the points and lay them out, each time also per pair or step, so that growth can be seen."""
     if not points:
         return ""
-    rows = [f"| {axis} | scoring [s] | scoring [ms/pair] | scoring memory [MB] | step [ms] | training memory [MB] |"
-            " files [MB] |", "| ---: " * 7 + "|"]  # fmt: skip
+    rows = [f"| {axis} | read [s] | read [MB] | check [s] | check [MB] | scoring [s] | scoring [ms/pair] |"
+            " scoring [MB] | step [ms] | training [MB] | in all [MB] | files [MB] |", "| ---: " * 12 + "|"]  # fmt: skip
     for point in points:
         print(f"{axis}: {point} ...", file=sys.stderr, flush=True)
         r = _in_fresh_process(point)
         rows.append(
-            f"| {r[axis]:,} | {r['score_seconds']:.1f} | {1e3 * r['score_seconds'] / r['pairs']:.2f} | "
+            f"| {r[axis]:,} | {r['read_seconds']:.1f} | {r['read_bytes'] / 1e6:.0f} | {r['check_seconds']:.1f} | "
+            f"{r['check_bytes'] / 1e6:.0f} | {r['score_seconds']:.1f} | {1e3 * r['score_seconds'] / r['pairs']:.2f} | "
             f"{r['score_bytes'] / 1e6:.0f} | {1e3 * r['step_seconds']:.1f} | {r['train_bytes'] / 1e6:.0f} | "
-            f"{r['files'] / 1e6:.0f} |"
+            f"{r['peak'] / 1e6:.0f} | {r['files'] / 1e6:.0f} |"
         )
     return "\n".join(rows)
 
@@ -206,9 +211,10 @@ def _report(tables: str) -> str:
     {command}
 
 {os.cpu_count()} cores, {date}. Times are CPU seconds of a process with one thread. Memory is the sampled peak
-of anonymous memory above what model and texts took before; files are the scored folder with its mapped copy. Training
-is full fine-tuning with batch {BATCH}, the median of {STEPS} steps. Pairs: 24 + 8 + 8 words, a Llama of one layer, 16
-wide. Length (prompt + both replies, half of it prompt) and vocabulary: 64 pairs, a Llama of four layers, 128 wide.
+of anonymous memory above what was there when a part began, and of the whole process; what is read stays until training.
+Files are the scored folder with its mapped copy. Training is full fine-tuning with batch {BATCH}, the median of {STEPS}
+steps. Pairs: 24 + 8 + 8 words, a Llama of one layer, 16 wide. Length (prompt + both replies, half of it prompt) and
+vocabulary: 64 pairs, a Llama of four layers, 128 wide.
 
 {tables}"""
 

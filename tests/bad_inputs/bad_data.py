@@ -5,7 +5,9 @@ from __future__ import annotations
 import gzip
 import json
 import sys
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -30,6 +32,58 @@ def twice(path: Path) -> None:
     names = ["prompt", "chosen", "chosen", "rejected"]
     pq.write_table(pa.table([pa.array([name]) for name in names], names=names), path)
 
+
+def parquet(cut: int | None = None, **columns: Any) -> Callable[[Path], None]:
+    """A Parquet file of one row, changed; `cut` leaves so many bytes out at the end."""
+    sound = {"prompt": ["Why?"], "chosen": ["So."], "rejected": ["No."]}
+
+    def make(path: Path) -> None:
+        pq.write_table(pa.table(sound | columns), path)
+        path.write_bytes(path.read_bytes()[:cut])
+
+    return make
+
+
+def arrow(path: Path) -> None:
+    with pa.ipc.new_file(str(path), pa.schema([("prompt", pa.string())])):
+        pass
+
+
+def no_text(path: Path) -> None:
+    """Bytes that are said to be text and are not UTF-8."""
+    parquet(chosen=pa.array([b"\xff"]).view(pa.string()))(path)
+
+
+_ROWS: dict[str, tuple[str, Callable[[Path], None]]] = {
+    "a number": ("x.parquet, row 1: 'chosen' is int, and must be text", parquet(chosen=[3])),
+    "null": ("x.parquet, row 1: 'chosen' is null", parquet(chosen=pa.nulls(1, pa.string()))),
+    "nothing but null": ("x.parquet, row 1: 'chosen' is null", parquet(chosen=pa.nulls(1))),
+    "a struct": ("x.parquet, row 1: 'chosen' is dict, and must be text", parquet(chosen=[{"text": "So."}])),
+    "a message without role": (
+        "x.parquet, row 1: message 1 of 'prompt' needs a role of system, user, assistant",
+        parquet(prompt=[[{"content": "Why?"}]]),
+    ),
+    "a map for messages": (
+        "x.parquet, row 1: message 1 of 'prompt' needs a role",
+        parquet(prompt=pa.array([[("role", "user")]], pa.map_(pa.string(), pa.string()))),
+    ),
+    "bytes": ("x.parquet, row 1: 'chosen' is bytes, and must be text", parquet(chosen=[b"So."])),
+    "a time": ("x.parquet, row 1: 'chosen' is Timestamp", parquet(chosen=pa.array([0], pa.timestamp("ns")))),
+    "beyond all times": (
+        "x.parquet: the column 'taken' cannot be read",
+        parquet(taken=pa.array([2**62], pa.duration("s"))),
+    ),
+    "no text": ("x.parquet: the column 'chosen' cannot be read", no_text),
+    "no rows": (
+        "x.parquet: it has no rows",
+        parquet(**{name: [] for name in ("prompt", "chosen", "rejected")}),
+    ),
+    "torn": ("x.parquet: not a Parquet file, or a damaged one", parquet(cut=-20)),
+    "empty": ("x.parquet: not a Parquet file, or a damaged one", parquet(cut=0)),
+    "wrong magic": ("x.parquet: not a Parquet file", lambda path: path.write_bytes(b"PARE" + bytes(99) + b"PARE")),
+    "an Arrow file": ("x.parquet: not a Parquet file", arrow),
+}
+PARQUET = {name: bad(f"{SCORE} x.parquet", said, x__parquet=make) for name, (said, make) in _ROWS.items()}
 
 FILES: dict[str, Bad] = {
     "no such file": bad(f"{SCORE} nowhere.jsonl", "nowhere.jsonl: no such file", "give a path"),
@@ -318,6 +372,14 @@ TOGETHER: dict[str, Bad] = {
     ),
     "clean to another kind": bad("data clean pairs.jsonl --out never.csv", "--out never.csv", "ends in .jsonl"),
     "clean onto itself": bad("data clean pairs.jsonl --out pairs.jsonl", "is the data itself", "choose another name"),
+    "clean's report onto the data": bad(
+        "data clean x.report.jsonl --out x.jsonl",
+        "x.jsonl: its report, x.report.jsonl is the data itself",
+        x__report__jsonl=[GOOD],
+    ),
+    "shown onto itself": bad(
+        "data show x.csv --export x.csv", "--export x.csv is the data itself", x__csv="prompt,chosen,rejected\na,b,c\n"
+    ),
     "nothing to clean": bad(
         "data clean x.jsonl --out never.jsonl", "No row can be read; the first: x.jsonl, line 1", x__jsonl="{\n"
     ),
@@ -325,6 +387,7 @@ TOGETHER: dict[str, Bad] = {
 
 DATA = {
     **FILES,
+    **{f"Parquet, {k}": v for k, v in PARQUET.items()},
     **{f"columns, {k}": v for k, v in COLUMNS.items()},
     **{f"turns, {k}": v for k, v in CONVERSATIONS.items()},
     **TOGETHER,

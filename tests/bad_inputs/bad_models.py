@@ -246,6 +246,7 @@ MODELS: dict[str, Bad] = {
         **adapter(),
         **{"adapter/adapter_model__safetensors": gone},
     ),
+    "adapter by no pattern": bad(ADAPTER, "Cannot load", "missing )", **adapter({"target_modules": "(("})),
     "nothing to merge": bad("merge model --out never", "holds no adapter", "nothing to merge"),
     "merge into a full folder": bad(
         "merge adapter --out scores", "scores is not empty", "choose another --out", **adapter()
@@ -274,3 +275,30 @@ MODELS: dict[str, Bad] = {
     ),
     "out a file": bad("score --data pairs.jsonl --model model --out pairs.jsonl", "pairs.jsonl is not an empty folder"),
 }
+
+# a size in config.json that is no model's: what is asked of it
+SIZES = {
+    "vocab_size": (10**12, 0, -1),
+    "hidden_size": (10**9, 0),
+    "num_hidden_layers": (10**9, -1),
+    "num_attention_heads": (-4,),
+    "num_key_value_heads": (0,),
+    "head_dim": (-8,),
+    "intermediate_size": (10**12, -1),
+    "max_position_embeddings": (-1,),
+}
+MODELS |= {
+    f"{name} of {size}": bad(
+        MODEL,
+        f"config.json: {name} is {size}, which is no model's (1 to",
+        "copy or download",
+        **{C: config(**{name: size})},
+    )
+    for name, sizes in SIZES.items()
+    for size in sizes
+}
+MODELS["layers without end, dry"] = bad(
+    "train --dry-run --config recipe.yaml --out never",
+    "num_hidden_layers is 1000000000, which is no model's",
+    **{C: config(num_hidden_layers=10**9)},
+)

@@ -186,5 +186,10 @@ RECIPES: dict[str, Bad] = {
     ),
     "no held-out pairs": bad(f"{SET} train.eval_strategy=epoch", "needs held-out pairs", "set data.eval"),
     "no such layer": bad(f"{SET} peft.target_modules=[nowhere]", "does not fit the model"),
+    "layers by no pattern": bad(
+        f"{SET} peft.target_modules=((",
+        "The adapter does not fit the model: missing )",
+    ),
+    "layers replicated from nowhere": bad(f"{SET} peft.layer_replication=[[0,99]]", "does not fit the model: index"),
     "dry run, too": bad("train --dry-run --config x.yaml", "unknown key 'modell'", x__yaml="modell:\n"),
 }

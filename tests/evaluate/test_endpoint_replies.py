@@ -1,5 +1,7 @@
 """Many prompts asked of a stub server: order, number at once, what ends an evaluation, what is said meanwhile."""
 
+import subprocess
+import sys
 import threading
 import time
 
@@ -170,6 +172,24 @@ def test_what_is_given_up_is_asked_no_more(monkeypatch):
     for thread in set(threading.enumerate()) - before:
         thread.join(10)
         assert not thread.is_alive()
+
+
+def test_the_process_does_not_wait_for_a_request_that_is_under_way():
+    """One fails, while the other's server is silent: as long as a request may take, ten minutes."""
+    code = """
+import threading
+from bdpo.endpoint import at_once
+def ask(silent):
+    if silent:
+        under_way.set()
+        threading.Event().wait(600)
+    under_way.wait()
+    raise ValueError("refused")
+under_way = threading.Event()
+next(at_once(ask, [True, False]))
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60)
+    assert done.returncode == 1 and done.stderr.endswith("ValueError: refused\n")
 
 
 # --- what is said meanwhile ----------------------------------------------------------------------------------------

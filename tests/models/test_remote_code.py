@@ -3,12 +3,14 @@
 import ast
 import io
 import json
+import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from peft import LoraConfig, get_peft_model
 from transformers import AutoTokenizer, dynamic_module_utils
 
 import bdpo
@@ -85,7 +87,8 @@ def test_no_command_runs_it_even_if_y_is_typed(home: Path, typed: Bdpo, words: l
     assert code == 2, err
     assert not (home / "canary").exists()
     said = [line for line in err.splitlines() if line.startswith("bdpo: ")]
-    assert len(said) == 1 and "needs Python code of its own" in said[0] and FLAG in said[0]
+    assert len(said) == 1 and "needs Python code of its own (auto_map in " in said[0] and FLAG in said[0]
+    assert ("tokenizer_config.json)" if words[-1] == "tokenizer" else " config.json)") in said[0]
     assert "[y/N]" not in out + err and sys.stdin.read() == "y\n" * 5, "nothing was asked"
 
 
@@ -123,6 +126,40 @@ def test_a_generation_loop_beside_plain_weights_is_left_alone(home: Path) -> Non
     loaded = models.load(home / "generates")
     assert not (home / "canary").exists()
     assert loaded.model.generate.__func__ is type(loaded.model).generate
+
+
+@pytest.mark.parametrize(
+    "file",
+    [
+        "processor_config.json",
+        "preprocessor_config.json",
+        "video_preprocessor_config.json",
+        "generation_config.json",
+        "adapter_config.json",
+        "tokenizer_config.json",
+        "config.json",
+    ],
+)
+def test_no_file_of_a_model_brings_it_in_where_a_class_of_the_library_serves(home: Path, file: str) -> None:
+    """Every kind of class is mapped, in every file that can map any; the model's type is one that transformers has."""
+    kinds = ("Config", "Model", "ModelForCausalLM", "Processor", "ImageProcessor", "VideoProcessor", "FeatureExtractor")
+    auto_map: dict[str, object] = {f"Auto{kind}": "canary_code.CanaryConfig" for kind in kinds}
+    auto_map["AutoTokenizer"] = ["canary_code.CanaryConfig", "canary_code.CanaryConfig"]
+    adapter = file == "adapter_config.json"
+    folder = home / f"mapped in {file}"
+    if adapter:
+        lora = LoraConfig(r=2, target_modules=["q_proj"], base_model_name_or_path=str(home / "generates"))
+        get_peft_model(tiny_model(), lora).save_pretrained(folder)
+        auto_map = {"base_model_class": "CanaryModel", "parent_library": "canary_code"}
+    else:
+        shutil.copytree(home / "generates", folder)
+    (folder / "canary_code.py").write_text(CODE.format(canary=str(home / "canary")))
+    if not (folder / file).exists():
+        (folder / file).write_text("{}")
+    changed = {"base_model_name_or_path": str(home / "generates")} if adapter else {"processor_class": "CanaryConfig"}
+    edit(folder / file, **{"auto_mapping" if adapter else "auto_map": auto_map}, **changed)
+    assert models.load(folder).model.get_input_embeddings() is not None
+    assert not (home / "canary").exists() and "canary_code" not in sys.modules
 
 
 def test_what_others_load_is_not_asked_for_either(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -3,12 +3,15 @@
 import csv
 import gzip
 import json
+import random
 from pathlib import Path
 
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
 from bdpo.errors import BdpoError
-from bdpo.pairs import PreferencePair, load_pairs, write_pairs
+from bdpo.pairs import PreferencePair, load_pairs, sources, write_pairs
 
 MESSAGES = [{"role": "user", "content": "Name a river, please."}]
 ROWS = [
@@ -124,6 +127,25 @@ def test_a_faulty_file_is_one_sentence(tmp_path, name, content, fault):
     with pytest.raises(BdpoError, match=fault) as caught:
         load_pairs(path)
     assert "\n" not in str(caught.value)
+
+
+def test_what_unpacks_to_no_end_is_refused_before_it_fills_memory(tmp_path, monkeypatch):
+    """One line or cell over and over, hundreds of times what it takes on disk; ordinary text, 20 times, is read."""
+    monkeypatch.setattr(sources, "UNPACKED", 1 << 20)
+    line = json.dumps({"prompt": "Why?", "chosen": "So.", "rejected": "x" * 20_000}).encode() + b"\n"
+    (tmp_path / "a.jsonl.gz").write_bytes(gzip.compress(line * 300))
+    pq.write_table(pa.table({"prompt": ["x" * 10_000] * 1000}), tmp_path / "a.parquet")
+    for name in ("a.jsonl.gz", "a.parquet"):
+        with pytest.raises(BdpoError, match=rf"{name}: it unpacks to more than \d+ MiB, as no text does; have a look"):
+            load_pairs(tmp_path / name)
+    draw = random.Random(0)
+    rows = [
+        {"prompt": f"Why {n}?", "chosen": "So.", "rejected": draw.randbytes(40).hex() + "x" * 999} for n in range(9)
+    ]
+    text = "".join(json.dumps(row) + "\n" for row in rows).encode()
+    (tmp_path / "b.jsonl.gz").write_bytes(gzip.compress(text))
+    monkeypatch.setattr(sources, "UNPACKED", 1 << 10)
+    assert len(text) > 1 << 10 and len(load_pairs(tmp_path / "b.jsonl.gz").pairs) == 9
 
 
 def test_no_permission_is_one_sentence(tmp_path, monkeypatch):

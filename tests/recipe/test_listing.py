@@ -83,6 +83,17 @@ DAMAGES = {
     "no number": ("recipe.yaml", "{loss: {name: dpo}, balance: {enabled: true, temperature: hot}, train: {}}", "hot"),
     "no loss": ("recipe.yaml", "{loss: {name: dqo}, balance: {enabled: false}, train: {}}", "Unknown loss 'dqo'"),
     "no text": ("recipe.yaml", "\x00", "cannot be read ("),
+    "seed without end": (
+        "recipe.yaml",
+        "{loss: {name: dpo}, balance: {enabled: false}, train: {seed: .inf}}",
+        "cannot be read (cannot convert float infinity",
+    ),
+    "unfolds without end": (
+        "recipe.yaml",
+        "a: &a [x]\nb: &b [*a, *a, *a, *a, *a, *a, *a, *a, *a, *a]\n"
+        + "".join(f"c{n}: &c{n} [{', '.join([f'*c{n - 1}' if n else '*b'] * 10)}]\n" for n in range(5)),
+        "its aliases unfold to more than",
+    ),
 }
 
 

@@ -84,6 +84,16 @@ def test_other_fields_of_the_recipe_are_named(run: Path, section: str, keys: Any
         write_report([run], run / "report.html")
 
 
+def test_aliases_of_a_recipe_are_not_unfolded(run: Path) -> None:
+    """A value of 9^9 parts: to print it would take all memory."""
+    bomb = "a0: &a0 [x]\n" + "".join(f"a{n + 1}: &a{n + 1} [{', '.join([f'*a{n}'] * 9)}]\n" for n in range(9))
+    lines = bomb.replace("\n", "\n  ").rstrip()
+    recipe = (run / "recipe.yaml").read_text()
+    (run / "recipe.yaml").write_text(f"{recipe}\nmore:\n  {lines}\n")
+    with pytest.raises(BdpoError, match="its aliases unfold to more than 100000 values"):
+        write_report([run], run / "report.html")
+
+
 def test_other_columns_of_the_held_out_pairs_are_named(run: Path) -> None:
     pq.write_table(pa.table({"id": ["a"], "d": ["wide"]}), run / "heldout.parquet")
     with pytest.raises(BdpoError, match=r"heldout.parquet: the column d"):

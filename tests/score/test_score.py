@@ -17,7 +17,7 @@ from bdpo.pairs import PreferencePair
 from bdpo.score import ESTIMATORS, score, scoring
 from bdpo.score.folder import open_scores
 from bdpo.tokens import tokenize_pairs
-from tiny import tiny_model
+from tiny import make_pairs, tiny_model
 
 MEASURING = [name for name, how in ESTIMATORS.items() if how.measure]
 
@@ -213,7 +213,8 @@ data = scoring.score(model, tiny_tokenizer(), make_pairs(12), sys.argv[1])
 wrapped = DistributedDataParallel(model)
 batch = lay_out([Tree([5, 6, 7], [[8, 9], [10]])])
 gap = (branch_logps(wrapped, batch).logps - branch_logps(model, batch).logps).abs().max()
-print(f"wrote {len(written)} of {len(data.rows)} gap {gap:.0e}\\n", end="")
+print(f"wrote {len(written)} of {len(data.rows)} gap {gap:.0e}\\n", end="", flush=True)
+scoring.score(model, tiny_tokenizer(), make_pairs(20), sys.argv[1] + "-more")
 """
 
 
@@ -231,8 +232,9 @@ def test_two_processes_write_the_same_bytes_as_one_and_share_the_parts(model, to
         timeout=120,
     )
     assert launched.returncode == 0, launched.stderr[-2000:]
-    assert sorted(launched.stdout.split("\n")) == ["", "wrote 1 of 12 gap 0e+00", "wrote 2 of 12 gap 0e+00"]
-    assert launched.stderr.count("scoring training pairs: 0%") == 1  # one bar
+    known = f"12 of 20 pairs were scored before (in {out})."
+    assert sorted(launched.stdout.split("\n")) == ["", known, "wrote 1 of 12 gap 0e+00", "wrote 2 of 12 gap 0e+00"]
+    assert launched.stderr.count("scoring training pairs: 0%") == 2  # one bar each time
     threads = torch.get_num_threads()
     torch.set_num_threads(1)  # as each of the two has: the last bits of a matrix product depend on it
     try:
@@ -241,3 +243,5 @@ def test_two_processes_write_the_same_bytes_as_one_and_share_the_parts(model, to
         torch.set_num_threads(threads)
     assert parts(out) == parts(one.path)
     assert open_scores(out).manifest == one.manifest
+    more, fresh = open_scores(tmp_path / "two-more"), score(model, tokenizer, make_pairs(20), tmp_path / "one-more")
+    assert torch.allclose(numbers(more), numbers(fresh), atol=1e-5, rtol=1e-6) and more.manifest == fresh.manifest

@@ -170,9 +170,12 @@ def data_show(
 
     from bdpo.cli.show import show
     from bdpo.pairs import load_pairs
+    from bdpo.pairs.sources import refuse_onto
 
     if sort == "imbalance" and scores is None:
         raise BdpoError("--sort imbalance needs --scores DIR: run `bdpo score` first.")
+    if export is not None:
+        refuse_onto(export, data, "--export")
     loaded = load_pairs(data, split=split, config=data_config, format=format, prefer=prefer, columns=_columns(columns),
                         as_chat=as_chat, sample=sample, seed=seed)  # fmt: skip
     tokenizer = _tokenizer(model) if template else None

@@ -23,7 +23,7 @@ from bdpo.cli.evaluate import (
     TrustRemoteCode,
 )
 from bdpo.cli.usage import Commands
-from bdpo.terminal import say
+from bdpo.terminal import say, visible
 
 sweep_app = Commands()
 
@@ -98,8 +98,8 @@ def sweep(
         return ["bdpo", *typed, "--cell", of.name]
 
     if print_commands:
-        for planned_cell in planned(study, out, judged_by, lambda line: print(line, file=sys.stderr))[0]:
-            print(shlex.join(command(planned_cell)))
+        for planned_cell in planned(study, out, judged_by, lambda line: print(visible(line), file=sys.stderr))[0]:
+            print(visible(shlex.join(command(planned_cell))))
         return
     grids = run_sweep(study, out, judged_by, lambda line: say(console, line), command, cell)
     if cell is None:

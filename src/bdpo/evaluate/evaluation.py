@@ -201,7 +201,7 @@ def answer(run: Run, task: Task, todo: list[Item], subject: Subject, judge: Judg
     told = f"{subject.name}: {task.name}, {len(todo)} prompts"
     if not task.scorer.needs_logps:
         told += f", at most {task.sampling.max_new_tokens} tokens each"
-    tqdm.write(told, file=sys.stderr)
+    tqdm.write(visible(told), file=sys.stderr)
     if task.scorer.needs_logps:
         for items in _batches(todo):
             run.append(task.name, outcomes_by_logps(task.scorer, items, subject.model, subject.tokenizer))

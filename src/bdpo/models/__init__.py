@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from bdpo.models.names import base_folder, known_as, resolve
     from bdpo.models.placement import DeviceMap, device_of, is_spread
     from bdpo.models.remote_code import from_config, from_files, trust_remote_code
-    from bdpo.models.strict import adapted, fit_vocabulary, loading_of, whole_model
+    from bdpo.models.strict import adapted, config_in, fit_vocabulary, loading_of, whole_model
     from bdpo.models.weights import weights_hash
 
 __all__ = [
@@ -35,6 +35,7 @@ __all__ = [
     "LoadedModel",
     "adapted",
     "base_folder",
+    "config_in",
     "device_of",
     "export",
     "fit_vocabulary",
@@ -64,7 +65,7 @@ __getattr__ = later(
         "names": ["base_folder", "known_as", "resolve"],
         "placement": ["DeviceMap", "device_of", "is_spread"],
         "remote_code": ["from_config", "from_files", "trust_remote_code"],
-        "strict": ["adapted", "fit_vocabulary", "loading_of", "whole_model"],
+        "strict": ["adapted", "config_in", "fit_vocabulary", "loading_of", "whole_model"],
         "weights": ["weights_hash"],
     },
 )

@@ -10,7 +10,7 @@ from typing import Any
 
 import torch
 from accelerate.utils import patch_environment
-from transformers import AutoConfig, AutoTokenizer, PreTrainedTokenizerBase
+from transformers import AutoTokenizer, PreTrainedTokenizerBase
 from transformers.integrations import unset_hf_deepspeed_config
 
 from bdpo.errors import BdpoError, unknown
@@ -19,7 +19,7 @@ from bdpo.models.gguf import STARTER, STARTER_LABEL, tokenizer_alone
 from bdpo.models.names import base_of, find, is_starter, local_folder, weights_fit
 from bdpo.models.placement import DeviceMap, placed
 from bdpo.models.remote_code import from_files
-from bdpo.models.strict import adapted, loading_of, whole_model
+from bdpo.models.strict import adapted, config_in, loading_of, whole_model
 from bdpo.processes import processes, weights_are_sharded
 
 _COPY = "bring back the tokenizer's files that belong together"
@@ -128,7 +128,7 @@ def without_weights(
     if weights_fit(place.folder):
         return None
     with loading_of(f"the config in {place.folder}"):
-        config = from_files(AutoConfig, place.folder)
+        config = config_in(place.folder)
     tokenizer = load_tokenizer(name, revision=revision)
     tokenizer.chat_template = chat_template or tokenizer.chat_template
     return LoadedModel(Unloaded(config, place.name), tokenizer, str(name))

@@ -7,11 +7,12 @@ input, as transformers does by itself.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
 from bdpo.errors import BdpoError
+from bdpo.files import read_json
 
 _switch = {"trusted": False}
 
@@ -50,8 +51,17 @@ def asking_nobody(folder: str | Path) -> Iterator[None]:
         if "trust_remote_code" not in str(error) or remote_code_is_trusted():
             raise
         raise BdpoError(
-            f"{folder} needs Python code of its own, which could do anything, so it is not run: read it, and where you "
-            "trust it add --trust-remote-code."
+            f"{folder} needs Python code of its own{_asked_in(Path(folder))}, which could do anything, so it is not "
+            "run: read it, and where you trust it add --trust-remote-code."
         ) from error
     finally:
         dynamic_module_utils.TIME_OUT_REMOTE_CODE = asked_for
+
+
+def _asked_in(folder: Path) -> str:
+    """Which files of a model ask for code, in brackets; nothing where it is not said there."""
+    found = []
+    for file in sorted(folder.glob("*config.json")):
+        with suppress(BdpoError):  # of another kind, or damaged
+            found += [file.name] if "auto_map" in read_json(file, "") else []
+    return f" (auto_map in {', '.join(found)})" if found else ""

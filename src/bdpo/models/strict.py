@@ -14,7 +14,7 @@ from typing import Any
 
 from huggingface_hub.errors import StrictDataclassError
 from safetensors import SafetensorError
-from transformers import AutoModelForCausalLM
+from transformers import AutoConfig, AutoModelForCausalLM
 
 from bdpo.errors import BdpoError
 from bdpo.files import read_json
@@ -23,9 +23,19 @@ from bdpo.terminal import no_library_bars
 
 LOADING_ERRORS = (  # what damaged and foreign models raise in torch, transformers, tokenizers and peft
     OSError, ValueError, ImportError, RuntimeError, LookupError, TypeError, AttributeError, ArithmeticError,
-    AssertionError, EOFError, struct.error, pickle.UnpicklingError, SafetensorError, StrictDataclassError,
+    AssertionError, EOFError, re.error, struct.error, pickle.UnpicklingError, SafetensorError, StrictDataclassError,
 )  # fmt: skip
 _PREFIX = "base_model.model."  # of an adapter's tensors
+_LARGEST = {  # in a config: a multiple of what any model has, beyond which building it takes all memory or time
+    "vocab_size": 100_000_000,
+    "hidden_size": 1_000_000,
+    "intermediate_size": 10_000_000,
+    "num_hidden_layers": 10_000,
+    "num_attention_heads": 100_000,
+    "num_key_value_heads": 100_000,
+    "head_dim": 1_000_000,
+    "max_position_embeddings": 10**10,
+}
 # peft fills these from elsewhere
 _NOT_MISSED = ("vblora_vector_bank", "prompt_encoder", ".tinylora_v.", ".unilora_theta_d.")
 # ... reads these by itself, or writes them twice
@@ -51,6 +61,23 @@ def _loading_fault(error: Exception) -> str:
     return f"{kind}{said}; if its files are damaged or of another kind of model, copy or download it again."
 
 
+def config_in(folder: Path, **how: Any) -> Any:
+    """The config in a folder.
+
+    Raises:
+        BdpoError: one of its sizes is no size of a model.
+    """
+    config = from_files(AutoConfig, folder, **how)
+    for name, most in _LARGEST.items():
+        size = getattr(config.get_text_config(), name, None)
+        if type(size) is int and not 0 < size <= most:  # some have a list of them, or null
+            raise BdpoError(
+                f"{folder / 'config.json'}: {name} is {size}, which is no model's (1 to {most}): copy or download it "
+                "again."
+            )
+    return config
+
+
 def whole_model(folder: Path, kind: Any = AutoModelForCausalLM, **how: Any) -> Any:
     """`kind.from_pretrained(folder, **how)`, where the files hold exactly the model's tensors.
 
@@ -64,6 +91,8 @@ def whole_model(folder: Path, kind: Any = AutoModelForCausalLM, **how: Any) -> A
     whose = f"The model in {folder}"
     _refuse_damaged(folder / "generation_config.json")
     _refuse_elsewhere(folder)
+    if "gguf_file" not in how:
+        config_in(folder)
     with _tensors_only(whose), _report_left_out(), no_library_bars():
         model, info = from_files(kind, folder, output_loading_info=True, ignore_mismatched_sizes=True, **how)
     _refuse_missing(whose, info["missing_keys"])

@@ -11,6 +11,7 @@ from bdpo.files import one_at_a_time
 from bdpo.pairs.check import EXAMPLES, check_pairs
 from bdpo.pairs.load import LoadedPairs, load_pairs, write_pairs, write_rows
 from bdpo.pairs.mend import Conflicts, Duplicates, mend_pairs
+from bdpo.pairs.sources import refuse_onto
 
 
 @dataclass(frozen=True)
@@ -54,15 +55,15 @@ def clean(
     """
     if out.suffix != ".jsonl":
         raise BdpoError(f"--out {out}: the pairs are written as JSON lines, so give a name that ends in .jsonl.")
-    if out.exists() and Path(data).exists() and out.samefile(data):
-        raise BdpoError(f"--out {out} is the data itself: choose another name.")
+    report = out.with_suffix(".report.jsonl")
+    refuse_onto(out, data, "--out")
+    refuse_onto(report, data, f"--out {out}: its report,")
     loaded = load_pairs(data, on_error="collect", **reading)
     if not loaded.pairs:
         raise BdpoError(f"No row can be read; the first: {loaded.errors[0]}")
     mended = mend_pairs(loaded.pairs, conflicts=conflicts, duplicates=duplicates)
     unread = {_UNREAD: len(loaded.errors)} if loaded.errors else {}
     loaded.pairs, loaded.counts = mended.pairs, loaded.counts | unread | mended.counts
-    report = out.with_suffix(".report.jsonl")
     decisions = [asdict(decision) for decision in mended.decisions]
     with one_at_a_time(out):  # the two belong together
         write_rows(report, [*({"reason": _UNREAD, "row": error} for error in loaded.errors), *decisions])

@@ -28,6 +28,9 @@ from bdpo.errors import BdpoError, first_line
 from bdpo.files import expanded, read_bytes
 from bdpo.pairs.fields import Row
 
+# bytes; what takes more, and so many times what it takes on disk, is made to fill memory and is no text
+UNPACKED, SWOLLEN = 256 << 20, 200
+_BATCH = 256  # rows of Parquet at a time
 _NOTHING = "no such file; give a path, a hub name (org/name), or 'starter'."
 
 PlacedRow = tuple[str, Row | BdpoError]
@@ -77,6 +80,12 @@ def refuse_missing(data: str | Path) -> None:
         raise BdpoError(f"{expanded(data)}: {_NOTHING}")
 
 
+def refuse_onto(out: Path, data: str | Path, option: str) -> None:
+    """Raise BdpoError where what is to be written would take the place of the data that it is made of."""
+    if out.exists() and os.path.exists(expanded(data)) and out.samefile(expanded(data)):
+        raise BdpoError(f"{option} {out} is the data itself: choose another name.")
+
+
 def _is_hub_name(data: str | Path) -> bool:
     if not isinstance(data, str) or os.path.exists(data) or _suffix(data) in FILE_READERS:
         return False
@@ -111,7 +120,7 @@ def _read(path: Path | Traversable, where: str, reader: FileReader) -> list[Plac
     try:
         content = read_bytes(path) if isinstance(path, Path) else path.read_bytes()
         if path.name.lower().endswith(".gz"):
-            content = gzip.decompress(content)
+            content = _unzipped(content)
         return list(reader(content))
     except FileNotFoundError:
         raise BdpoError(f"{where}: {_NOTHING}") from None
@@ -123,6 +132,20 @@ def _read(path: Path | Traversable, where: str, reader: FileReader) -> list[Plac
         raise BdpoError(f"{where}: cannot be read ({error.strerror or error}).") from None
     except BdpoError as error:
         raise BdpoError(f"{where}: {error}") from None
+
+
+def _unzipped(content: bytes) -> bytes:
+    most, unpacked = max(UNPACKED, SWOLLEN * len(content)), bytearray()
+    with gzip.GzipFile(fileobj=io.BytesIO(content)) as file:
+        while some := file.read(min(1 << 24, most)):
+            unpacked += some
+            _refuse_swollen(len(unpacked), most)
+    return bytes(unpacked)
+
+
+def _refuse_swollen(size: int, most: int) -> None:
+    if size > most:
+        raise BdpoError(f"it unpacks to more than {most >> 20} MiB, as no text does; have a look at what is in it.")
 
 
 def _jsonl_rows(content: bytes) -> Iterator[PlacedRow]:
@@ -213,16 +236,27 @@ def _refuse_twice(columns: Sequence[str], where: str) -> None:
 def _parquet_rows(content: bytes) -> Iterator[PlacedRow]:
     import pyarrow.parquet  # slow to import, and only needed here
 
+    size, done, most = 0, 0, max(UNPACKED, SWOLLEN * len(content))
     try:
         file = pyarrow.parquet.ParquetFile(io.BytesIO(content))
         _refuse_twice(file.schema_arrow.names, "the table")
-        rows = file.read().to_pylist()
-    except (pyarrow.ArrowException, OSError, ValueError, OverflowError) as error:  # the last two: of single cells
-        if isinstance(error, BdpoError):
-            raise
-        raise BdpoError(f"not a Parquet file ({first_line(error)}); write it again.") from None
-    for number, row in enumerate(rows, start=1):
-        yield f"row {number}", row
+        for batch in file.iter_batches(_BATCH):
+            size += batch.nbytes + sys.getsizeof({}) * batch.num_rows
+            _refuse_swollen(size, most)
+            columns = {name: _cells(name, batch[name]) for name in batch.schema.names}
+            for number, cells in enumerate(zip(*columns.values(), strict=True), start=done + 1):
+                yield f"row {number}", dict(zip(columns, cells, strict=True))
+            done += batch.num_rows
+    except (pyarrow.ArrowException, OSError) as error:
+        raise BdpoError(f"not a Parquet file, or a damaged one ({first_line(error)}); write it again.") from None
+
+
+def _cells(name: str, column: Any) -> list[Any]:
+    """A column of Parquet as Python's values, which cannot be all that Parquet has: times beyond all years, say."""
+    try:
+        return list(column.to_pylist())
+    except (ValueError, OverflowError) as error:
+        raise BdpoError(f"the column '{name}' cannot be read ({first_line(error)}); write it as text.") from None
 
 
 FILE_READERS: dict[str, FileReader] = {

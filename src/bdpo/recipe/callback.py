@@ -17,6 +17,7 @@ from bdpo.evaluate.replies.collect import Sampling
 from bdpo.evaluate.replies.generate import LocalGenerator
 from bdpo.evaluate.results.outcomes import Outcome
 from bdpo.recipe.sections import EvaluateSection, Recipe
+from bdpo.terminal import visible
 
 logger = logging.get_logger(__name__)
 
@@ -58,7 +59,7 @@ class EvaluationCallback(TrainerCallback):
         plan = Plan(suite=section.suite, limit=section.limit, seed=seed, sampling=sampling)
         self.tasks, missing = plan_tasks(plan, judge)
         for why in missing.values():
-            logger.warning(f"Not evaluated: {why}")
+            logger.warning(visible(f"Not evaluated: {why}"))
         self.trainer: Logs | None = None
         self.evaluated_at = -1  # step
 

@@ -9,7 +9,7 @@ from typing import Any, TypeAlias
 
 import torch
 from rich.console import Console
-from transformers import AutoConfig, AutoModelForCausalLM
+from transformers import AutoModelForCausalLM
 
 from bdpo import models
 from bdpo.errors import BdpoError
@@ -115,7 +115,7 @@ def _meta_model(recipe: Recipe) -> Any:
     folder = models.resolve(section.name, revision=section.revision)
     how = {} if section.attn_implementation is None else {"attn_implementation": section.attn_implementation}
     with models.loading_of(f"the model in {folder}"):
-        config = models.from_files(AutoConfig, models.base_folder(section.name, revision=section.revision))
+        config = models.config_in(models.base_folder(section.name, revision=section.revision))
         with torch.device("meta"):
             model: Any = models.from_config(AutoModelForCausalLM, config.get_text_config(), **how)
     carries = (folder / "adapter_config.json").exists()

@@ -21,6 +21,7 @@ from bdpo.errors import BdpoError
 from bdpo.files import NotWritable, folder_held, not_writable
 from bdpo.processes import processes
 from bdpo.recipe.checkpoints import MANIFEST, Checkpoints, find_checkpoints
+from bdpo.terminal import visible
 
 RECORDS = RECIPE, SCORES, STEP = "recipe.yaml", "scores.json", "step.json"
 RUN, HELD_OUT = "run.json", "heldout.parquet"  # see `record`
@@ -53,7 +54,7 @@ def claimed(out: Path, resume: bool) -> Iterator[Checkpoints]:
         else:
             _refuse_to_begin(out, found)
         for checkpoint, why in found.passed_over.items():
-            print(f"{checkpoint} is passed over: {why}.", file=sys.stderr)
+            print(visible(f"{checkpoint} is passed over: {why}."), file=sys.stderr)
         try:
             yield broadcast_object_list([found])[0] if processes().num_processes > 1 else found
         finally:

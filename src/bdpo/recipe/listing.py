@@ -12,13 +12,12 @@ from pathlib import Path
 from statistics import mean
 from typing import Any
 
-import yaml
-
 from bdpo.errors import BdpoError, first_line, unknown
 from bdpo.evaluate.results.outcomes import Run, open_runs, prompt_scores
 from bdpo.files import read_json
 from bdpo.recipe.folder import RECIPE, RUN
 from bdpo.recipe.gap import GAPS
+from bdpo.yaml_text import read_yaml
 
 _FAULT = "it is no run of this version of `bdpo train`"
 COLUMNS = {
@@ -93,7 +92,7 @@ def _line(run: Path, below: Path) -> Line:
     record = read_json(run / RUN, _FAULT, format=int, method=str, scores=dict)
     final = read_json(run / "metrics.json", _FAULT, final=dict, history=list)["final"]
     try:
-        recipe = yaml.safe_load((run / RECIPE).read_text(encoding="utf-8"))
+        recipe = read_yaml(run / RECIPE)
         loss, balance, train = (dict(recipe[section] or {}) for section in ("loss", "balance", "train"))
         keys = ("eval_rewards/accuracies", *GAPS, "eval_logratios/chosen", "eval_logratios/rejected")
         accuracy, gap, margin_gap, chosen, rejected = (_number(final.get(key)) for key in keys)
@@ -112,7 +111,7 @@ def _line(run: Path, below: Path) -> Line:
             "safety": None,
             "over-refusal": None,
         }
-    except (OSError, ValueError, TypeError, KeyError, AttributeError, RecursionError, yaml.YAMLError) as error:
+    except (OSError, ValueError, TypeError, KeyError, AttributeError, OverflowError) as error:
         raise BdpoError(f"{run} cannot be read ({first_line(error)}): {_FAULT}.") from error
 
 

@@ -37,9 +37,11 @@ from bdpo.recipe.sections import Recipe, parse_recipe
 from bdpo.score import ScoredData, score
 from bdpo.score.folder import unmeasured
 from bdpo.secrets import refuse_secrets
+from bdpo.terminal import visible
 from bdpo.train import BDPOTrainer
 from bdpo.train.prepare import refuse_second_adapter
 from bdpo.train.shown import EndTable
+from bdpo.yaml_text import read_yaml
 
 logger = logging.get_logger(__name__)
 # What a resumed run may say otherwise, since no weight depends on it: what is shown and kept, and how scoring is done.
@@ -178,9 +180,8 @@ def score_data(
 def _warn_of_plain_marks(tokenizer: Any, pairs: Sequence[PreferencePair]) -> None:
     marks = () if isinstance(pairs[0].prompt, str) else plain_marks(tokenizer)
     if marks:
-        logger.warning(
-            f"The chat template marks turns with plain text, which any text can imitate: {', '.join(marks)}."
-        )
+        told = f"The chat template marks turns with plain text, which any text can imitate: {', '.join(marks)}."
+        logger.warning(visible(told))
 
 
 def refuse_other_recipe(recipe: Recipe, out: Path) -> None:
@@ -212,11 +213,11 @@ def _refuse_other_step(pairs_per_step: int, out: Path) -> None:
 def _begun_with(path: Path) -> Recipe:
     """The recipe that a run wrote down, which names every section."""
     try:
-        content = yaml.safe_load(path.read_text(encoding="utf-8"))
+        content = read_yaml(path)
         if set(content) == set(Recipe.model_fields):
             return parse_recipe(content, where=str(path))
         why = "sections are missing"
-    except (OSError, ValueError, yaml.YAMLError, TypeError, RecursionError) as error:
+    except (OSError, ValueError, TypeError) as error:
         why = first_line(error)
     raise BdpoError(f"{path} is not as it was written ({why}): {TORN}.")
 

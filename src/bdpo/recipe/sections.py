@@ -22,10 +22,10 @@ from bdpo.files import read_bytes
 from bdpo.models.names import local_folder
 from bdpo.pairs.sources import refuse_missing
 from bdpo.recipe.checked import fields_written, fit, refuse_unknown, sentence, typed
-from bdpo.recipe.yaml_text import as_meant, load_yaml
 from bdpo.secrets import refuse_secrets
 from bdpo.train.options import NAMES, RECIPE_KEYS, MethodOptions
 from bdpo.train.trl import NOT_OFFERED, without_trl
+from bdpo.yaml_text import as_meant, load_yaml
 
 
 class Section(BaseModel):

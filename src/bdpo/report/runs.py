@@ -10,12 +10,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pyarrow.parquet as pq
-import yaml
 
 from bdpo import models
 from bdpo.errors import BdpoError, first_line
 from bdpo.files import read_bytes, read_json
 from bdpo.report.recorded import as_held_out, as_history, as_recipe, as_record
+from bdpo.yaml_text import read_yaml
 
 if TYPE_CHECKING:
     from bdpo.score import ScoredData
@@ -131,12 +131,12 @@ def open_run(folder: Path, called: str = "") -> TrainedRun:
         raise BdpoError(f"{folder} holds no finished run (no metrics.json): {_ELSEWHERE}.")
     metrics = read_json(folder / "metrics.json", _ELSEWHERE, history=list, final=dict)
     try:
-        recipe = as_recipe(yaml.safe_load(read_bytes(folder / "recipe.yaml")))
+        recipe = as_recipe(read_yaml(folder / "recipe.yaml"))
         held_out = folder / "heldout.parquet"
         held = as_held_out(pq.read_table(io.BytesIO(read_bytes(held_out))).to_pydict()) if held_out.exists() else {}
         there = (folder / "run.json").exists()
         record = as_record(read_json(folder / "run.json", _ELSEWHERE)) if there else {}
-    except (OSError, ValueError, RecursionError, yaml.YAMLError) as error:
+    except (OSError, ValueError) as error:
         raise BdpoError(f"{folder} cannot be read ({first_line(error)}): {_ELSEWHERE}.") from error
     absent = "" if there else f"{folder} has no run.json: it was trained by an earlier version of bdpo."
     scores = None

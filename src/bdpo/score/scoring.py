@@ -6,7 +6,7 @@ import hashlib
 import json
 import math
 import weakref
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from importlib.metadata import version
 from pathlib import Path
@@ -113,14 +113,14 @@ def score(
     with state.main_process_first(), chosen_by(elsewhere):
         claim(out, manifest)
     missing = missing_parts(out, manifest)
-    known = _known(out, manifest, tokenized, missing, options)
+    known, hashes = _known(out, manifest, tokenized, missing, options)
     state.wait_for_everyone()  # all look before any writes, so that all share the same list
     mine = missing[state.process_index :: state.num_processes]
     if mine or (missing and source.together):
         source.compare(tokenized)
         what = "held-out" if training else "training"
         with chosen_by(elsewhere):
-            _make_parts(source, pairs, tokenized, mine, out, context, options, known, f"scoring {what} pairs")
+            _make_parts(source, pairs, tokenized, mine, out, context, options, known, hashes, f"scoring {what} pairs")
     state.wait_for_everyone()
     with state.main_process_first(), chosen_by(elsewhere):  # it makes the memory-mapped copy
         return replace(open_scores(out), scored_by=weakref.ref(model))
@@ -160,7 +160,7 @@ def _manifest(
 @torch.no_grad()
 def _make_parts(
     source: Source, pairs: Sequence[PreferencePair], tokenized: TokenizedPairs, parts: list[int], out: Path,
-    context: Context, options: ScoringOptions, known: Tensor, what: str,
+    context: Context, options: ScoringOptions, known: Tensor, hashes: Mapping[int, str], what: str,
 ) -> None:  # fmt: skip
     how: Estimator = ESTIMATORS[options.estimator]
     longest = _longest(tokenized, context)
@@ -172,7 +172,8 @@ def _make_parts(
             own = [context.texts.index(text) if text in context.texts else -1 for text in map(_prompt_text, mine)]
             values = _completed(frozen, how, ids, replace(context, own=own), known[list(members)], options.ches)
             _refuse_non_finite(mine, values)
-            write_part(part_path(out, part), list(_rows(mine, ids, _columns(options), values)))
+            marks = [hashes[i] for i in members]
+            write_part(part_path(out, part), list(_rows(mine, ids, marks, _columns(options), values)))
 
 
 def _members(part: int, pairs: int) -> range:
@@ -186,14 +187,16 @@ def _columns(options: ScoringOptions) -> tuple[str, ...]:
 
 def _known(
     out: Path, manifest: dict[str, Any], tokenized: TokenizedPairs, missing: list[int], options: ScoringOptions
-) -> Tensor:
-    """What was scored before of the pairs of missing parts, (N, columns) float64; nan where it is to be computed."""
-    columns = _columns(options)
-    values = torch.full((len(tokenized.pairs), len(columns)), math.nan, dtype=torch.float64)
-    rows = [i for part in missing for i in _members(part, len(tokenized.pairs))]
+) -> tuple[Tensor, dict[int, str]]:
+    """What was scored before of the pairs of missing parts, (N, columns) float64, nan where it is to be computed; and
+    the `ids_hash` of each of these pairs by its place."""
+    columns, n = _columns(options), len(tokenized.pairs)
+    values = torch.full((n, len(columns)), math.nan, dtype=torch.float64)
+    hashes = {i: ids_hash(tokenized.pairs[i]) for part in missing for i in _members(part, n)}
+    rows = [*hashes]
     if not rows:
-        return values
-    found, folders = known_values(out, manifest, [ids_hash(tokenized.pairs[i]) for i in rows], columns)
+        return values, hashes
+    found, folders = known_values(out, manifest, [*hashes.values()], columns)
     values[rows] = torch.from_numpy(found)
     anew, measured = _left(values[rows], ESTIMATORS[options.estimator])
     if not anew.all():
@@ -203,7 +206,7 @@ def _known(
             f"{int((~anew).sum())} of {len(rows)} pairs were scored before (in {visible(place)})"
             + (f", {alone} of them without comprehension." if alone else ".")
         )
-    return values
+    return values, hashes
 
 
 def _left(values: Tensor, how: Estimator) -> tuple[Tensor, Tensor]:
@@ -243,9 +246,9 @@ def _completed(
 
 
 def _rows(
-    pairs: list[PreferencePair], ids: list[TokenizedPair], columns: Sequence[str], values: Tensor
+    pairs: list[PreferencePair], ids: list[TokenizedPair], hashes: list[str], columns: Sequence[str], values: Tensor
 ) -> Iterator[dict[str, Any]]:
-    for pair, tokens, numbers in zip(pairs, ids, values.tolist(), strict=True):
+    for pair, tokens, mark, numbers in zip(pairs, ids, hashes, values.tolist(), strict=True):
         yield {
             "id": pair.id,
             "prompt_ids": tokens.prompt_ids,
@@ -257,7 +260,7 @@ def _rows(
             "category": list(pair.category),
             "source": pair.source,
             "prompt_kind": pair.prompt_kind,
-            HASH: ids_hash(tokens),
+            HASH: mark,
         }
 
 

@@ -27,7 +27,7 @@ from bdpo.files import key_digest
 from bdpo.recipe.card import method_name
 from bdpo.recipe.checked import sentence
 from bdpo.recipe.sections import Recipe, Section, load_recipe, read_sections
-from bdpo.recipe.yaml_text import as_meant
+from bdpo.yaml_text import as_meant
 
 BASE = "base"
 

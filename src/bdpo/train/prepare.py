@@ -18,6 +18,7 @@ from bdpo.errors import BdpoError, first_line
 from bdpo.files import key_difference
 from bdpo.forward.lora import fuse_lora
 from bdpo.method.balance import balance
+from bdpo.models.strict import LOADING_ERRORS
 from bdpo.pairs import PreferencePair, mend_pairs, pairs_for_loss, pairs_from_rows
 from bdpo.pairs.check import TEXT_PROMPTS
 from bdpo.pairs.kinds import KINDS, kind_of
@@ -25,6 +26,7 @@ from bdpo.processes import processes, weights_are_sharded
 from bdpo.score import ScoredData, open_scores, score
 from bdpo.score.folder import is_served
 from bdpo.score.sources import weights_now
+from bdpo.terminal import visible
 from bdpo.train.batches import ScoredRows, StepSampler, fewest_batches
 from bdpo.train.config import BDPOConfig
 
@@ -175,7 +177,7 @@ def _raw_pairs(data: Any, name: str) -> list[PreferencePair]:
 
 def _warn(name: str, counts: dict[str, int]) -> None:
     for reason, n in counts.items():
-        logger.warning(f"{name}_dataset: {n} rows {reason}")
+        logger.warning(visible(f"{name}_dataset: {n} rows {reason}"))
 
 
 def _refuse_unlabelled(args: BDPOConfig, labels: set[bool | None]) -> None:
@@ -190,7 +192,7 @@ def with_adapter(model: Any, peft_config: Any) -> Any:
     # prepare_model_for_kbit_training is not called: it would cast weights that were scored as they are
     try:
         return get_peft_model(model, peft_config, revision=getattr(model.config, "_commit_hash", None))
-    except (ValueError, RuntimeError) as error:  # the latter: its weights do not fit in memory
+    except LOADING_ERRORS as error:  # a pattern that is none, a layer that is not there, or no room in memory
         raise BdpoError(f"The adapter does not fit the model: {first_line(error)}") from error
 
 

@@ -25,7 +25,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from transformers import AutoConfig, AutoModelForCausalLM, AutoModelForSequenceClassification
+from transformers import AutoModelForCausalLM, AutoModelForSequenceClassification
 
 from bdpo.errors import BdpoError
 from bdpo.evaluate.judges.verdict import (
@@ -41,7 +41,7 @@ from bdpo.evaluate.judges.verdict import (
     Verdict,
 )
 from bdpo.evaluate.replies.generate import Finite
-from bdpo.models import from_files, loading_of, resolve, tokenizer_in, weights_hash, whole_model
+from bdpo.models import config_in, loading_of, resolve, tokenizer_in, weights_hash, whole_model
 from bdpo.pairs.bounds import bounded
 from bdpo.processes import processes
 
@@ -119,7 +119,7 @@ class Classifier(Judge):
         self.name = f"classifier {model}"
         self.batch = batch
         with loading_of(f"the judge in {folder}"):
-            config = from_files(AutoConfig, folder)
+            config = config_in(folder)
             kind = AutoModelForSequenceClassification if _classifies(config) else AutoModelForCausalLM
             self.model: Any = whole_model(folder, kind, dtype="auto").eval()
             self.tokenizer: Any = tokenizer_in(folder)

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from tqdm import tqdm
 
 from bdpo.evaluate.replies.collect import Reply
-from bdpo.terminal import duration
+from bdpo.terminal import duration, visible
 
 _TELLING = 16  # replies that tell how long the others will take
 _CHARACTERS = 4  # of a token, in English
@@ -62,7 +62,7 @@ class Estimate:
         if not told and self._telling <= self.made < self.replies:
             left = (time.perf_counter() - self.begun) / self.made * (self.replies - self.made)
             line = f"{self.whose}: {self.made} of {self.replies} replies are there, the others take about "
-            tqdm.write(f"{line}{duration(left)}", file=sys.stderr)
+            tqdm.write(visible(f"{line}{duration(left)}"), file=sys.stderr)
 
     @property
     def _telling(self) -> int:

@@ -1,4 +1,4 @@
-"""YAML as a recipe is typed: no key twice, and `no`, `off`, `true` and the like are words until a field takes truth.
+"""YAML from outside: no key twice, no end of aliases, and `no`, `off`, `true` are words until a field takes truth.
 
 YAML 1.1 reads them as truth wherever they stand, but `save_strategy: no` means the word, and `limit: yes` nothing.
 """
@@ -6,6 +6,7 @@ YAML 1.1 reads them as truth wherever they stand, but `save_strategy: no` means 
 from __future__ import annotations
 
 import os
+from pathlib import Path
 from types import UnionType
 from typing import Any, Union, get_args, get_origin
 
@@ -13,6 +14,7 @@ import yaml
 from pydantic import JsonValue
 
 from bdpo.errors import BdpoError, first_line
+from bdpo.files import read_bytes
 
 _TRUTH = {"yes": True, "on": True, "true": True, "no": False, "off": False, "false": False}
 _MOST = 100_000  # values in a recipe: a few aliases of aliases can stand for billions
@@ -49,6 +51,16 @@ def _text(loader: yaml.SafeLoader, node: yaml.ScalarNode) -> str:
 
 _Loader.add_constructor("tag:yaml.org,2002:str", _text)
 _Loader.add_constructor("tag:yaml.org,2002:bool", lambda loader, node: Word(node.value))
+
+
+def read_yaml(path: Path) -> Any:
+    """What a file written by bdpo holds, whoever changed it since: its words of truth are truth.
+
+    Raises:
+        OSError: it cannot be read.
+        ValueError: it is not UTF-8, or as `load_yaml` says.
+    """
+    return as_meant(load_yaml(read_bytes(path).decode("utf-8-sig")))
 
 
 def load_yaml(text: str) -> Any:
