@@ -11,7 +11,8 @@ demo: $(VENV)/installed
 	$(BIN)/bdpo demo
 
 test: $(VENV)/installed
-	HF_HUB_OFFLINE=1 OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --dist loadfile --no-loadscope-reorder
+	HF_HUB_OFFLINE=1 OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n logical --maxprocesses 4 --dist loadfile \
+		--no-loadscope-reorder
 
 faults: $(VENV)/installed
 	OMP_NUM_THREADS=1 $(BIN)/python tests/faults

@@ -202,6 +202,7 @@ def test_an_encoding_without_the_letters_ends_no_command(odd: Path) -> None:
     assert r"[bold] \xe9/pairs.jsonl (canonical): 12 pairs" in out and out.isascii()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("closed", ["stdout", "stderr"])
 def test_a_reader_that_leaves_stops_no_training(odd: Path, closed: str) -> None:
     process = start(odd, "train", "--config", "recipe.yaml", "--out", f"left-{closed}", PYTHONUNBUFFERED="1")

@@ -185,10 +185,10 @@ def test_work_before_it_and_a_full_stop_behind_it_change_nothing(reply, number):
     ],
 )
 def test_endless_forms_are_read_in_time(loop):
-    start = time.perf_counter()
+    start = time.process_time()  # others may have the processor meanwhile
     for head in ("", "#### ", "\\boxed{"):
         assert not same_number(head + loop * 5000, "18")
-    assert time.perf_counter() - start < 5
+    assert time.process_time() - start < 5
 
 
 @pytest.mark.parametrize("reply", ["No one knows.", "one", "CO2", "m^2", "x_1"])

@@ -5,7 +5,10 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
 
+
+@pytest.mark.slow
 def test_nothing_is_lost_in_a_few_trials() -> None:
     done = subprocess.run(
         [sys.executable, str(Path(__file__).parent), "--quick"],

@@ -63,6 +63,7 @@ def out(tmp_path_factory):
     return out
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("name", "kind", "config", "options"),
     [

@@ -101,6 +101,7 @@ def test_devices_are_those_the_environment_names(monkeypatch: pytest.MonkeyPatch
     assert queue.devices() == []
 
 
+@pytest.mark.slow
 def test_two_devices_train_two_cells_and_a_killed_sweep_goes_on(
     bdpo_: Bdpo, home: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
