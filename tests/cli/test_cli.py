@@ -150,6 +150,20 @@ def test_a_folder_with_ches_says_so_and_the_next_command_asks_for_it(bdpo_: Bdpo
         assert f"{words}{spearmanr(list(rows[name]), d).statistic:+.2f} [" in said
 
 
+def test_text_prompts_are_scored_as_chats(bdpo_: Bdpo, home: Path) -> None:
+    texts = [("Hi there", "a b c", "d e"), ("Why so", "f g", "h i j")]
+    rows = [dict(zip(("prompt", "chosen", "rejected"), row, strict=True)) for row in texts]
+    chats = [{**row, "prompt": [{"role": "user", "content": row["prompt"]}]} for row in rows]
+    for name, said in (("texts.jsonl", rows), ("chats.jsonl", chats)):
+        (home / name).write_text("".join(json.dumps(row) + "\n" for row in said))
+    code, out, _ = bdpo_("score", "--model", "model", "--data", "texts.jsonl", "--as-chat", "--out", "texts")
+    assert code == 0 and "--set data.as_chat=true --set score.dir=texts" in out and "Warning" not in out
+    assert bdpo_("score", "--model", "model", "--data", "chats.jsonl", "--out", "chats")[0] == 0
+    found, expected = (open_scores(home / name).rows for name in ("texts", "chats"))
+    assert list(found["chosen_mi"]) == pytest.approx(list(expected["chosen_mi"]), abs=1e-6)
+    assert list(found["prompt_ids"]) == list(expected["prompt_ids"])
+
+
 def test_score_then_train_then_merge(bdpo_: Bdpo, home: Path) -> None:
     code, out, _ = bdpo_("score", "--model", "model", "--data", "pairs.jsonl", "--out", "scores")
     assert code == 0 and "Comprehension" in out and "--set score.dir=scores" in out

@@ -19,6 +19,7 @@ from tiny import furnish
 def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
     home = tmp_path_factory.mktemp("home")
     furnish(home, pairs=8, held=4)
+    (home / "model/README.md").write_text("---\nlicense: mit\n---\n\nThe base.\n")
     said = [f"model.name={home / 'model'}", f"data.train={home / 'pairs.jsonl'}", f"data.eval={home / 'held.jsonl'}",
             f"score.dir={home / 'scores'}", "peft={r: 2}", "train.max_steps=2", "train.learning_rate=1e-2",
             "train.save_steps=1", "train.use_cpu=true", "train.disable_tqdm=true"]  # fmt: skip
@@ -79,7 +80,9 @@ def test_weights_and_card_are_sent_and_nothing_of_the_data(
 
 
 def test_a_card_says_what_is_not_known(run: Path) -> None:
-    card = publication(run).card
+    made = publication(run)
+    card = made.card
+    assert made.license == "mit", "as beside the base"
     assert "**Caution.** It was not evaluated" in card and "hardly moved" not in card and "model-index" not in card
     still = card_for_hub((run / "README.md").read_text(), {"eval_logratios/chosen": 1e-4}, None)
     assert "Training hardly moved it" in still

@@ -236,6 +236,7 @@ def score(
     out: Annotated[Path, typer.Option(help="Folder for the scored data set; run again to go on after a stop.")],
     model: Annotated[str | None, typer.Option(help=_MODEL)] = None,
     data: Annotated[str | None, typer.Option(help=_DATA)] = None,
+    as_chat: AsChat = False,
     estimator: Annotated[str | None, typer.Option(help="How to measure; docs/method.md names the ways.")] = None,
     ches: Annotated[
         bool, typer.Option("--ches", help="Also measure CHES, the similarity of a pair's replies.")
@@ -261,7 +262,7 @@ def score(
     flags = {"model.name": model, "data.train": data, "score.estimator": estimator}
     server = {"score.endpoint": endpoint, "score.endpoint_model": endpoint_model}  # training needs it no more
     given = [as_override(key, value) for key, value in flags.items() if value is not None]
-    given += ["score.ches=true"] if ches else []
+    given += [f"{key}=true" for key, said in (("data.as_chat", as_chat), ("score.ches", ches)) if said]
     asked = [as_override(key, value) for key, value in server.items() if value is not None]
     reading(first_look(config, [*(set_ or []), *given]).data.train)
 

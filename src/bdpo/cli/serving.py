@@ -76,7 +76,7 @@ def push(
     evaluation: Annotated[
         Path | None, typer.Option(help="Folder of bdpo evaluate, for the card; RUN/evaluation if left out and there.")
     ] = None,
-    license: Annotated[str | None, typer.Option(help="Of the base model, such as apache-2.0, for the card.")] = None,
+    license: Annotated[str | None, typer.Option(help="Of the base model, where its files say none.")] = None,
     private: Annotated[bool, typer.Option("--private", help="Only you may see it.")] = False,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Say what would be sent, and send nothing.")] = False,
 ) -> None:
@@ -93,5 +93,7 @@ def push(
     made = publication(run, evaluation=evaluation, license=license)
     for file in made.files:
         say(console, f"  {file}")
+    known = made.license or "not known: neither README.md nor LICENSE beside the base says it; --license sets it"
+    say(console, f"Licence of the base model, for the card: {known}.")
     if not dry_run:
         say(console, f"Pushed: {publish(made, name, private=private)}")

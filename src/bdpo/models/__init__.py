@@ -1,5 +1,6 @@
 """What a model name means; loading; merging.
 
+licence.py  what a card says of the licence of a base
 names.py    a name -> where the model lies (starter, folder, adapter, .gguf file, hub)
 gguf.py     GGUF files and the starter model -> float32 folders in the cache
 remote_code.py  whether Python code beside a model may run; what transformers loads goes through it

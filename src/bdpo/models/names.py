@@ -136,7 +136,7 @@ def weights_fit(folder: Path) -> bool:
 def _from_hub(name: str, revision: str | None, weights: bool) -> Path:
     from huggingface_hub import snapshot_download
 
-    wanted = ["*.json", "*.model", "*.jinja", "*.txt", *(["*.safetensors"] if weights else [])]
+    wanted = ["*.json", "*.model", "*.jinja", "*.txt", "README.md", "LICENSE*", *(["*.safetensors"] if weights else [])]
     wanted += ["*.py"] if remote_code_is_trusted() else []
     doubled = ["consolidated*", "original/*"]  # the same weights again in their makers' own format
 

@@ -42,6 +42,6 @@ def model_card(
         Told(
             label=label, base=recipe.model.name, options=recipe.options(), data=recipe.data.train,
             manifest=scores.manifest, balance=balance, settings=settings, metrics=metrics, adapter=adapter,
-            counts=counts, asked=asked,
+            counts=counts, asked=asked, revision=recipe.model.revision,
         )
     ) + _BESIDE  # fmt: skip

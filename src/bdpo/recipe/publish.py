@@ -31,13 +31,19 @@ class Publication:
     files: list[str]
     card: str
 
+    @property
+    def license(self) -> str | None:
+        """Of the base model, as the card says it."""
+        said = yaml.safe_load(self.card.split("---\n", 2)[1]).get("license")
+        return None if said is None else str(said)
+
 
 def publication(run: Path, *, evaluation: Path | None = None, license: str | None = None) -> Publication:
     """What `publish` would send of a run.
 
     Args:
         evaluation: the folder of an evaluation that asked this run; None: `evaluation` in the run's folder, if any.
-        license: of the base model.
+        license: of the base model; None: what the run's card says, which is what the files beside the base said.
 
     Raises:
         BdpoError: no finished run, or an evaluation that did not ask it.

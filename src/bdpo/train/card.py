@@ -16,6 +16,7 @@ import yaml
 from bdpo.files import write_whole
 from bdpo.method.balance import CONTROLS, Balance
 from bdpo.models.gguf import STARTER, STARTER_LABEL
+from bdpo.models.licence import licence_of
 from bdpo.models.names import known_as
 from bdpo.score import NONE
 from bdpo.score.folder import is_served
@@ -69,6 +70,7 @@ class Told:
     adapter: bool  # what the weights beside it are
     counts: Mapping[str, int] | None = None  # rows dropped or changed, by reason; None: not known
     asked: bool = False  # whether it was evaluated
+    revision: str | None = None  # of a base on the hub
     head: Mapping[str, Any] = field(default_factory=dict)  # more metadata
 
 
@@ -90,6 +92,7 @@ def model_card(told: Told) -> str:
     }  # fmt: skip
     if told.base and told.base != STARTER:
         head["base_model"] = told.base
+    head |= licence_of(told.base, told.revision)
     key, fit, tilt = told.manifest["key"], told.balance.fit, told.balance.tilt
     rows = "".join(f"- {n} rows {reason}\n" for reason, n in (told.counts or {}).items())
     changed = "" if told.counts is None else f"{rows or '- no row was dropped or changed' + chr(10)}\n"
@@ -150,7 +153,8 @@ def cautioned(card: str, final: Mapping[str, Any], *, asked: bool) -> str:
 def write_card(trainer: Any, folder: Path, **head: Any) -> None:
     """Write README.md beside the weights in `folder`, of what a `BDPOTrainer` knows; `head`: more metadata."""
     rows, args = trainer.train_dataset, trainer.args
-    base = known_as(trainer.accelerator.unwrap_model(trainer.model))
+    model = trainer.accelerator.unwrap_model(trainer.model)
+    base = known_as(model)
     logged = {name: value for entry in trainer.state.log_history for name, value in entry.items()}
     sources = sorted({source for source in rows.rows["source"] if source})
     settings: dict[str, Any] = {
@@ -171,6 +175,7 @@ def write_card(trainer: Any, folder: Path, **head: Any) -> None:
         metrics=logged,
         adapter=(folder / "adapter_config.json").exists(),
         asked=any(name.startswith("evaluate/") for name in logged),
+        revision=getattr(model.config, "_commit_hash", None),
         head={name: value for name, value in head.items() if value},
     )
     write_whole(folder / "README.md", model_card(told))
