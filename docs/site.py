@@ -14,7 +14,7 @@ import shutil
 import subprocess
 import sys
 from pathlib import Path
-from typing import get_args
+from typing import Any, get_args
 
 from typer.cli import get_docs_for_click
 from typer.main import get_command
@@ -48,8 +48,16 @@ def pages() -> dict[str, str]:
 def command_line() -> str:
     """All commands and their options."""
     command = get_command(app)
+    _say_whole(command)
     context = command.make_context("bdpo", [], resilient_parsing=True)
     return get_docs_for_click(obj=command, ctx=context, name="bdpo", title="Command line")
+
+
+def _say_whole(command: Any) -> None:
+    """Have lists name each command by the whole first line of its help, which is cut at 45 characters otherwise."""
+    command.short_help = (command.help or "").strip().partition("\n")[0]
+    for one in getattr(command, "commands", {}).values():
+        _say_whole(one)
 
 
 def recipe_keys() -> str:

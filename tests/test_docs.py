@@ -86,3 +86,11 @@ def test_the_worked_example_of_adding_a_loss(monkeypatch: pytest.MonkeyPatch) ->
     weights = losses.PairWeights(torch.tensor([0.5]), torch.tensor([1.25]))  # log-ratios 1 and -1.25
     value = losses.pair_losses("apo_zero", losses.EXAMPLE, weights, beta=0.2).item()
     assert value == pytest.approx(1 - 1 / (1 + math.exp(-0.2)) + 1 / (1 + math.exp(0.25)), abs=1e-6)
+
+
+def test_the_list_of_commands_on_the_site_cuts_no_sentence() -> None:
+    page = runpy.run_path(str(ROOT / "docs/site.py"))["command_line"]()
+    listed = dict(re.findall(r"^\* `([a-z-]+)`: (.+)$", page, re.M))
+    assert listed["score"] == "Measure how well the model comprehends each reply (stage 1)."
+    assert {"train", "compare", "push", "clean", "copy"} <= set(listed)  # those of groups too
+    assert not [said for said in listed.values() if said.endswith("...")]
