@@ -38,6 +38,7 @@ def home(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
         patch.setenv("BDPO_CACHE", str(home / "cache"))
         patch.setenv("HF_HUB_OFFLINE", "1")
         patch.delenv("BDPO_DATA_DIR", raising=False)
+        patch.setattr("bdpo.pairs.bounds.STEPS", 50_000)  # of a million, which take half a minute
         yield home
 
 
