@@ -75,7 +75,7 @@ def measure(pairs: int, prompt: int, reply: int, model: dict[str, int], vocabula
             check_pairs(loaded, tokenizer=tokenizer, max_length=1024)
         with _measured(result, "score"):
             scored = score(causal, tokenizer, loaded.pairs, Path(folder) / "scores")
-        result["files"] = sum(path.stat().st_size for path in Path(folder).rglob("scores/**/*") if path.is_file())
+        result["files"] = sum(path.stat().st_size for path in scored.path.rglob("*") if path.is_file())
         del loaded
         clock = _steps()
         with _measured(result, "train"):
