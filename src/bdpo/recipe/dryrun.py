@@ -13,6 +13,7 @@ from transformers import AutoModelForCausalLM
 
 from bdpo import models
 from bdpo.errors import BdpoError
+from bdpo.models.patterns import refuse_endless
 from bdpo.pairs import CheckReport, LoadedPairs, check_pairs
 from bdpo.recipe.card import method_name
 from bdpo.recipe.data import RunData, read_data, refuse_errors
@@ -127,6 +128,8 @@ def _meta_model(recipe: Recipe) -> Any:
 
             carried = PeftConfig.from_pretrained(str(folder))
             carried.inference_mode = False
+            names = [name for name, _ in model.named_modules()]
+            refuse_endless(carried.to_dict(), names, str(folder / "adapter_config.json"))
             model = get_peft_model(model, carried)
         adapter = lora_config(recipe)
         refuse_second_adapter(model, adapter)
