@@ -37,7 +37,7 @@ def demo_recipe(pairs: int) -> dict[str, Any]:
     """The recipe of the demo, on a seeded draw of the starter data."""
     return {
         "model": {"name": "starter"},
-        "data": {"train": "starter", "eval": "starter", "eval_split": "validation", "limit": pairs},
+        "data": {"train": "starter", "limit": pairs},
         "train": {
             "num_train_epochs": 1,
             "per_device_train_batch_size": 8,
