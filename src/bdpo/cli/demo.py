@@ -11,7 +11,7 @@ from rich.table import Table
 from bdpo import models
 from bdpo.cli.recipe import STARTER, copied_first
 from bdpo.cli.tables import render_summary
-from bdpo.evaluate.ask.benchmarks import AVERAGED
+from bdpo.evaluate.ask import AVERAGED
 from bdpo.evaluate.evaluation import evaluate, local_models
 from bdpo.evaluate.judges import make_judge
 from bdpo.evaluate.plan import Plan, plan_tasks
