@@ -85,6 +85,8 @@ def config_in(folder: Path, **how: Any) -> Any:
 def whole_model(folder: Path, kind: Any = AutoModelForCausalLM, **how: Any) -> Any:
     """`kind.from_pretrained(folder, **how)`, where the files hold exactly the model's tensors.
 
+    `how` may have the `config`, as `config_in` read it.
+
     transformers fills what is missing, or of another shape, at random, and leaves out what it does not know. A tensor
     that is tied to another may be missing, and so may what the architecture itself says is made anew.
 
@@ -95,8 +97,8 @@ def whole_model(folder: Path, kind: Any = AutoModelForCausalLM, **how: Any) -> A
     whose = f"The model in {folder}"
     _refuse_damaged(folder / "generation_config.json")
     _refuse_elsewhere(folder)
-    if "gguf_file" not in how:
-        config_in(folder)
+    if not {"gguf_file", "config"} & set(how):
+        how["config"] = config_in(folder)
     with _tensors_only(whose), _report_left_out(), no_library_bars():
         model, info = from_files(kind, folder, output_loading_info=True, ignore_mismatched_sizes=True, **how)
     _refuse_missing(whose, info["missing_keys"])
