@@ -91,11 +91,11 @@ class Evaluated:
         }
 
     def differences(self) -> list[tuple[ComparedRow, str, Cell]]:
-        """Every benchmark's difference of each method to the baseline."""
+        """Every benchmark's difference of each method to the baseline; rewards against it have none."""
         return [
             (row, name, cell)
             for row in self.comparison.rows
-            if row.kind == "benchmark"
+            if row.kind == "benchmark" and self.baseline in row.cells
             for name, cell in row.cells.items()
             if cell.difference is not None
         ]
@@ -213,10 +213,12 @@ def labelled(outcomes: Sequence[Outcome], label: str) -> float:
     return sum(outcome.verdict == label for outcome in outcomes) / max(1, len(outcomes))
 
 
-def open_evaluation(folders: Sequence[Path], baseline: str | None = None) -> Evaluated:
-    """Read folders of evaluations, whose first method is the baseline unless one is named.
+def open_evaluation(
+    folders: Sequence[Path], baseline: str | None = None, reference: str | None = None
+) -> Evaluated:  # fmt: skip
+    """Read folders of evaluations, whose first method is the baseline, and the reference of rewards, unless named.
 
     Raises:
         BdpoError: there is none, it is incomplete, or its models cannot be compared.
     """
-    return Evaluated(folders, compare(folders, baseline=baseline), methods_of(folders))
+    return Evaluated(folders, compare(folders, baseline=baseline, reference=reference), methods_of(folders))
