@@ -16,7 +16,7 @@ from bdpo.evaluate.results.outcomes import Outcome, Run, prompt_scores
 from bdpo.evaluate.results.statistics import Rate, compare_means, compare_rates, rate
 from bdpo.report.verdict import Change, Evidence
 
-SAFETY, OVER_REFUSAL = "safety", "over-refusal"
+SAFETY, OVER_REFUSAL, PREFERENCES = "safety", "over-refusal", "preferences"
 LABELS = (*BEHAVIOURS, *HARM, UNPARSED)
 KINDS = {
     "refused-harmful": "newly refused, harmful",
@@ -123,6 +123,16 @@ class Evaluated:
         found = compare_rates(ours[0], theirs[0]) if plain else compare_means(ours, theirs, shares=True)
         return Change(found.value, found.low, found.high, found.n)
 
+    def preferences(self, method: str) -> Change | None:
+        """Held-out pairs ranked right, less the baseline's: by the reward, of kinds alike, where that is known."""
+        rows = [row for row in self.comparison.rows if row.suite == PREFERENCES and row.kind == "benchmark"]
+        for ending in (" balanced reward", " reward", " balanced", ""):
+            for row in rows:
+                cell = row.cells.get(method)
+                if row.name.endswith(ending) and self.baseline in row.cells and cell and (d := cell.difference):
+                    return Change(d.value, d.low, d.high, d.n)
+        return None
+
     def share(self, run: Run, suite: str) -> Rate | None:
         """Share of successes of one run over a suite, of the prompts whose score could be read."""
         scores = [score for score in self._scores(run, suite).values() if score is not None]
@@ -163,6 +173,7 @@ class Evaluated:
             degenerate=labelled(self.said(method), DEGENERATE) - labelled(self.said(self.baseline), DEGENERATE),
             seeds=len(self.methods[method]),
             by_rules=self.judge().startswith("rules"),
+            preferences=self.preferences(method),
         )
 
     def categories(self) -> list[Category]:

@@ -90,6 +90,7 @@ def rendered(runs: Sequence[TrainedRun], found: Evaluated | None, drawn: Mapping
     environment.filters["p"] = lambda p: "" if p is None else f"{p:.3f}" if p >= 0.001 else "< 0.001"
     return environment.get_template("page.html.j2").render(
         runs=runs,
+        seeds={run.name: [other.seed for other in runs if other.name == run.name] for run in runs},
         found=found,
         figures={section: [figure.shown() for figure in several] for section, several in drawn.items()},
         judged=judged,
@@ -136,7 +137,8 @@ def _drawn(runs: Sequence[TrainedRun], found: Evaluated | None) -> dict[str, lis
 
 
 def _judged(found: Evaluated) -> list[Judged]:
-    evidence = {method: found.evidence(method) for method in found.others}
+    """The verdict on each method; none on the model that training began from, where another is the baseline."""
+    evidence = {method: found.evidence(method) for method in found.others if method != found.comparison.reference}
     return [Judged(method, seen, verdict(seen)) for method, seen in evidence.items()]
 
 
