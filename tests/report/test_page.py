@@ -15,7 +15,7 @@ from bdpo.evaluate.results.outcomes import Outcome
 from bdpo.evaluate.results.paired import newcombe_paired
 from bdpo.evaluate.results.statistics import Difference, Rate
 from bdpo.report.evaluated import SAFETY, Evaluated, kind_of, open_evaluation
-from bdpo.report.page import MOST_CHANGED, write_report
+from bdpo.report.page import MARK, MOST_CHANGED, write_report
 from bdpo.report.runs import open_run
 from bdpo.report.verdict import Change
 from tiny import Bdpo
@@ -70,6 +70,13 @@ def hostile_page(trained: list[Path], hostile: Path, tmp_path_factory: pytest.Te
     out = tmp_path_factory.mktemp("page") / "report.html"
     write_report(trained, out, evaluation=hostile)
     return Page(out)
+
+
+def test_a_page_is_known_as_one(page: Page, tmp_path: Path) -> None:
+    assert MARK in page.source[:1000]
+    (tmp_path / "report.html").write_text("<title>Mine</title>")
+    with pytest.raises(BdpoError, match=r"--out .*report\.html was not written by this command"):
+        write_report([], tmp_path / "report.html", evaluation=tmp_path)
 
 
 # --- what it says -------------------------------------------------------------------------------------------------

@@ -14,7 +14,7 @@ from markupsafe import Markup
 
 import bdpo
 from bdpo.errors import BdpoError
-from bdpo.files import flat, write_whole
+from bdpo.files import flat, refuse_taken, write_whole
 from bdpo.report import figures_evaluation, figures_training
 from bdpo.report.chips import chips
 from bdpo.report.drawing import Drawn, color
@@ -25,6 +25,7 @@ from bdpo.terminal import visible
 
 MOST_CHANGED = 200  # changed replies that are shown
 MOST_IMBALANCED = 20
+MARK = "<title>bdpo report: "  # by which a page is known as one (see `refuse_taken`)
 
 
 @dataclass(frozen=True)
@@ -62,6 +63,7 @@ def write_report(
     """
     if not runs and evaluation is None:
         raise BdpoError("There is nothing to report on: name the folder of a run, or --evaluation DIR.")
+    refuse_taken(out, "--out", MARK)
     opened = [open_runs(folder) for folder in runs]
     trained = [run for several, _ in opened for run in several]
     asked = [(evaluations, compared_with(folder)) for folder, (_, evaluations) in zip(runs, opened, strict=True)]

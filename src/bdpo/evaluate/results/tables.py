@@ -197,13 +197,7 @@ def comparison_grids(comparison: Comparison) -> list[Grid]:
     head = ("", "n", *(f"{name}{seeds.get(name, '')}" for name in comparison.methods))
     averages = [row for row in comparison.rows if row.kind in ("suite", "overall")]
     others = [row for row in comparison.rows if row.kind not in ("suite", "overall")]
-    notes = [
-        "[low, high]: 95 % intervals, Wilson's for rates and their averages, Newcombe's for differences of rates, "
-        "bootstrap for the rest. Below each score "
-        f"its difference to {comparison.baseline}, paired on the same prompts, and the prompts on which the one alone "
-        "(gained) or the other alone (lost) succeeds; p: McNemar, exact, with Holm's correction over the table.",
-        *_measures(others),
-    ]
+    notes = [_legend(comparison), *_measures(others)]
     if seeds:
         notes.append("±: standard deviation of the seeds' scores. With several seeds there is no p.")
     if comparison.left_out:
@@ -218,6 +212,21 @@ def comparison_grids(comparison: Comparison) -> list[Grid]:
         rows = [_compared(row, comparison) for row in averages]
         grids.append(Grid("Averages [%]", head, rows, (told,)))
     return [*grids, Grid("Benchmarks [%]", head, [_compared(row, comparison) for row in others], notes)]
+
+
+def _legend(comparison: Comparison) -> str:
+    """What the lines of a cell are, of those that the table has."""
+    cells = [cell for row in comparison.rows for cell in row.cells.values()]
+    differs = any(cell.difference for cell in cells)
+    newcombe = ", Newcombe's for differences of rates" if differs else ""
+    told = [f"[low, high]: 95 % intervals, Wilson's for rates and their averages{newcombe}, bootstrap for the rest."]
+    if differs:
+        told.append(f"Below each score its difference to {comparison.baseline}, paired on the same prompts.")
+    if any(cell.gained or cell.lost for cell in cells):
+        told.append("Gained, lost: prompts on which the one alone or the other alone succeeds.")
+    if any(cell.p_holm is not None for cell in cells):
+        told.append("p: McNemar, exact, with Holm's correction over the table.")
+    return " ".join(told)
 
 
 def worst_grids(comparison: Comparison) -> list[Grid]:
