@@ -131,6 +131,7 @@ def _run(
     for callback in callbacks:
         if hasattr(callback, "attach"):
             callback.attach(trainer)
+    _have_weights_gathered(trainer)
     if found.complete:
         _refuse_other_scores(scores, out, args.needs_comprehension)
     if trainer.is_world_process_zero():
@@ -156,6 +157,13 @@ def _run(
     )  # fmt: skip
     stop.now()
     return RunResult(out, metrics, scores, trainer)
+
+
+def _have_weights_gathered(trainer: BDPOTrainer) -> None:
+    """Have ZeRO-3 save whole weights, as FSDP does at the end; unless it is told to, it leaves its shards instead."""
+    if trainer.is_deepspeed_enabled:
+        plugin = trainer.accelerator.state.deepspeed_plugin
+        plugin.deepspeed_config["zero_optimization"]["stage3_gather_16bit_weights_on_model_save"] = True
 
 
 def score_data(

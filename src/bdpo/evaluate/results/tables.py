@@ -28,15 +28,37 @@ class Grid:
     notes: Sequence[str] = field(default_factory=tuple)
 
     def render(self, console: Console) -> None:
-        """Print it."""
-        table = Table(title=plain(self.title), title_justify="left")
-        for place, heading in enumerate(self.head):
-            table.add_column(plain(heading), justify="right" if place else "left", no_wrap=place == 0, overflow="fold")
-        for row in self.rows:
-            table.add_row(*map(plain, row))
-        console.print(table)
+        """Print it; columns that a line has no room for stand in a further table below."""
+        for columns in self._side_by_side(console.width):
+            table = Table(title=None if columns[0] > 1 else plain(self.title), title_justify="left")
+            table.add_column(plain(self.head[0]), no_wrap=True, overflow="fold")
+            for place in columns:
+                heading = plain(self.head[place])
+                table.add_column(heading, justify="right", min_width=self._narrowest(place), overflow="fold")
+            for row in self.rows:
+                table.add_row(*(plain(row[place]) for place in (0, *columns)))
+            console.print(table)
         for note in self.notes:
             console.print(plain(note))
+
+    def _side_by_side(self, width: int) -> list[list[int]]:
+        """The columns after the first, in groups that stand beside it in a line [characters]."""
+        room = width - self._narrowest(0) - 4
+        groups: list[list[int]] = [[]]
+        left = room
+        for place in range(1, len(self.head)):
+            taken = self._narrowest(place) + 3  # with its line and the spaces around it
+            if taken > left and groups[-1]:
+                groups.append([])
+                left = room
+            groups[-1].append(place)
+            left -= taken
+        return groups
+
+    def _narrowest(self, place: int) -> int:
+        """What a column needs: its cells' longest line and the heading's longest word, and of the first its heading."""
+        heading = self.head[place].split("\n") if place == 0 else self.head[place].split()
+        return max(len(line) for line in [*heading, *(line for row in self.rows for line in row[place].split("\n"))])
 
     def markdown(self) -> str:
         """The same in Markdown."""

@@ -14,11 +14,14 @@ from bdpo.score.folder import open_scores
 from tiny import tiny_model
 
 SCRIPT = """
+import json
+import os
 import sys
 import torch
 from pathlib import Path
 from tiny import make_pairs, tiny_model, tiny_tokenizer
 from bdpo.forward import sharded
+from bdpo.processes import weights_are_sharded
 from bdpo.score import scoring, sources
 
 torch.set_num_threads(1)
@@ -33,10 +36,22 @@ def kept(model):
 
 sources.sharded = kept
 out, pairs = Path(sys.argv[1]), make_pairs(12)
-for kind, config, options in (
-    ("llama", {}, {"ches": True}), ("llama", {"tie_word_embeddings": True}, {"estimator": "entropy"}),
-    ("gemma2", {}, {}),
+zero3 = out / f"zero3-{os.environ['RANK']}.json"
+zero3.write_text(json.dumps({"zero_optimization": {"stage": 3}}))
+
+def told(**variables):
+    "Have accelerate launch said so."
+    os.environ |= {f"ACCELERATE_{name}": value for name, value in variables.items()}
+
+told(USE_DEEPSPEED="true", DEEPSPEED_ZERO_STAGE="2")
+assert not weights_are_sharded()
+for kind, config, options, engine in (
+    ("llama", {}, {"ches": True}, {"USE_DEEPSPEED": "false", "USE_FSDP": "true"}),
+    ("llama", {"tie_word_embeddings": True}, {"estimator": "entropy"},
+     {"USE_FSDP": "false", "USE_DEEPSPEED": "true", "DEEPSPEED_ZERO_STAGE": "3"}),
+    ("gemma2", {}, {}, {"DEEPSPEED_ZERO_STAGE": "2", "DEEPSPEED_CONFIG_FILE": str(zero3)}),  # the file counts
 ):
+    told(**engine)
     model = tiny_model(kind, **config)
     before = [p.clone() for p in model.parameters()]
     scoring.score(model, tiny_tokenizer(), pairs, out / f"{kind}{len(config)}", **options)
@@ -48,12 +63,15 @@ print("held", *(f"{share:.2f}" for share in held), flush=True)
 
 @pytest.fixture(scope="module")
 def out(tmp_path_factory):
-    """Folders that two processes made, as `accelerate launch` with an FSDP config would start them."""
+    """Folders that two processes made, as `accelerate launch` would start them for FSDP and for ZeRO-3.
+
+    Scoring by shares is torch's, whatever the engine, so that no DeepSpeed is needed.
+    """
     out = tmp_path_factory.mktemp("sharded")
     (out / "script.py").write_text(SCRIPT)
     torchrun = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node=2", "--standalone"]
     path = os.pathsep.join([str(Path(__file__).parents[1]), os.environ.get("PYTHONPATH", "")])
-    here = {"PYTHONPATH": path, "OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": "", "ACCELERATE_USE_FSDP": "true"}
+    here = {"PYTHONPATH": path, "OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""}
     command = [*torchrun, str(out / "script.py"), str(out)]
     launched = subprocess.run(command, env=os.environ | here, capture_output=True, text=True, timeout=300)
     assert launched.returncode == 0, launched.stderr[-3000:]
