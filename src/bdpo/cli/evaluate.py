@@ -193,8 +193,9 @@ def compare(
 
         render_flips(flips(comparison, methods, top), comparison.baseline, console)
     found = Evaluated(folders, comparison, methods)
-    asked = {row.suite for row in comparison.rows} & {"safety", "over-refusal"}  # else there is nothing to judge by
-    verdicts = {method: verdict(found.evidence(method)).sentence for method in found.others if asked}
+    judged_by = {"safety", "over-refusal", "preferences"}
+    asked = judged_by & {row.suite for row in comparison.rows}
+    verdicts = {method: verdict(found.evidence(method)).sentence for method in found.judged if asked}
     told = [f"{method}: {sentence}" for method, sentence in verdicts.items()]
     out = out or folders[0]
     write_json(out / "compare.json", comparison.to_dict() | {"verdicts": verdicts} | more)

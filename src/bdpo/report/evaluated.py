@@ -67,6 +67,11 @@ class Evaluated:
     def others(self) -> list[str]:
         return [name for name in self.methods if name != self.baseline]
 
+    @property
+    def judged(self) -> list[str]:
+        """The methods that a verdict is given on; the model that training began from only where there is no other."""
+        return [name for name in self.others if name != self.comparison.reference] or self.others
+
     def tasks(self, suite: str) -> list[str]:
         """The benchmarks of a suite that every run has, without those that ask the same prompts in another wording."""
         first = self.methods[self.baseline][0]

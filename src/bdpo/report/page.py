@@ -139,8 +139,7 @@ def _drawn(runs: Sequence[TrainedRun], found: Evaluated | None) -> dict[str, lis
 
 
 def _judged(found: Evaluated) -> list[Judged]:
-    """The verdict on each method; none on the model that training began from, where another is the baseline."""
-    evidence = {method: found.evidence(method) for method in found.others if method != found.comparison.reference}
+    evidence = {method: found.evidence(method) for method in found.judged}
     return [Judged(method, seen, verdict(seen)) for method, seen in evidence.items()]
 
 
