@@ -94,7 +94,7 @@ def name_of(block: Block) -> str:
 
 
 @pytest.fixture(scope="module")
-def stores(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+def stores(tmp_path_factory: pytest.TempPathFactory, undrawn: None) -> Iterator[Path]:
     """A cache in which the starter model is a tiny one."""
     cache = tmp_path_factory.mktemp("cache")
     (cache / "models").mkdir()

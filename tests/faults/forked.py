@@ -30,10 +30,12 @@ import bdpo.models.exporting
 import bdpo.models.loading
 import bdpo.models.merging
 import bdpo.recipe.run
+import bdpo.report.figures_training
 import bdpo.report.page
 import bdpo.score.scoring
 import bdpo.sweep.run
 from bdpo.cli import main
+from undrawn import values
 
 TIMEOUT = 120  # seconds; the longest command takes about 2
 _WRITES = {"os.mkdir", "os.rename", "os.remove", "os.rmdir", "shutil.rmtree"}
@@ -44,6 +46,7 @@ tqdm.monitor_interval = 0
 gc.freeze()  # Trainer collects garbage at each start, which takes longer than the steps here
 bdpo.score.scoring.PART_SIZE = 4  # several parts of the few pairs, and several appended lines
 bdpo.evaluate.evaluation.JUDGED_AT_A_TIME = 2
+bdpo.report.figures_training.at_a_glance = values  # it takes longer than the run
 
 
 @dataclass(frozen=True)
