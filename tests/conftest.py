@@ -10,6 +10,7 @@ from typing import Any
 
 import jinja2
 import pytest
+import typer.main
 from peft import LoraConfig
 
 from bdpo.cli import main
@@ -20,6 +21,8 @@ from bdpo.train import BDPOConfig, BDPOTrainer
 from plain_dpo import BETA, HELD_OUT, PAIRS, RATE, Make
 from tiny import Bdpo, tiny_model, tiny_tokenizer
 from undrawn import values
+
+made_once = lru_cache(typer.main.get_command)  # Typer makes all commands for each call, and that takes longer than most
 
 
 def pytest_configure() -> None:
@@ -97,6 +100,7 @@ def make(tmp_path: Path, scores: ScoredData) -> Make:
 def bdpo_(home: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Bdpo:
     """Run the command in this process, in the test file's own `home`: exit code, stdout, stderr."""
     monkeypatch.setenv("COLUMNS", "200")
+    monkeypatch.setattr(typer.main, "get_command", made_once)
 
     def run(*arguments: str) -> tuple[int, str, str]:
         monkeypatch.setattr(sys, "argv", ["bdpo", *arguments])
