@@ -4,18 +4,25 @@ import gc
 import signal
 import sys
 from collections.abc import Iterator
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
+import jinja2
 import pytest
+import typer.main
 from peft import LoraConfig
 
 from bdpo.cli import main
+from bdpo.report import figures_training
 from bdpo.score import score
 from bdpo.score.folder import ScoredData
 from bdpo.train import BDPOConfig, BDPOTrainer
 from plain_dpo import BETA, HELD_OUT, PAIRS, RATE, Make
 from tiny import Bdpo, tiny_model, tiny_tokenizer
+from undrawn import values
+
+made_once = lru_cache(typer.main.get_command)  # Typer makes all commands for each call, and that takes longer than most
 
 
 def pytest_configure() -> None:
@@ -31,12 +38,27 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 
 @pytest.fixture(scope="module", autouse=True)
-def quick_collections() -> Iterator[None]:
-    """Trainer collects garbage at each start, which takes longer than the steps here: exempt what is loaded."""
+def quick_collections() -> None:
+    """Trainer collects garbage at each start, which takes longer than the steps here: exempt what is loaded, for good,
+    since to look through it again for each file would take as long as many a file."""
     gc.collect()
     gc.freeze()
-    yield
-    gc.unfreeze()
+
+
+@pytest.fixture(scope="session", autouse=True)
+def compiled_templates() -> Iterator[None]:
+    """peft compiles the template of its model card at each save, which takes longer than to save a tiny adapter."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(jinja2.Environment, "compile", lru_cache(jinja2.Environment.compile))
+        yield
+
+
+@pytest.fixture(scope="module")
+def undrawn() -> Iterator[None]:
+    """The curves of a run are written and not drawn."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(figures_training, "at_a_glance", values)
+        yield
 
 
 @pytest.fixture(scope="module")
@@ -78,6 +100,7 @@ def make(tmp_path: Path, scores: ScoredData) -> Make:
 def bdpo_(home: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Bdpo:
     """Run the command in this process, in the test file's own `home`: exit code, stdout, stderr."""
     monkeypatch.setenv("COLUMNS", "200")
+    monkeypatch.setattr(typer.main, "get_command", made_once)
 
     def run(*arguments: str) -> tuple[int, str, str]:
         monkeypatch.setattr(sys, "argv", ["bdpo", *arguments])

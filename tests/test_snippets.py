@@ -10,8 +10,9 @@ import re
 import shlex
 import shutil
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import pytest
 import yaml
@@ -22,6 +23,7 @@ from bdpo.evaluate.evaluation import evaluate, local_models
 from bdpo.evaluate.judges import make_judge
 from bdpo.evaluate.plan import Plan, plan_tasks
 from bdpo.evaluate.replies.collect import Sampling
+from bdpo.evaluate.replies.generate import LocalGenerator
 from bdpo.models.gguf import STARTER_FOLDER
 from bdpo.recipe.run import run_recipe
 from bdpo.recipe.sections import load_recipe, parse_recipe
@@ -94,14 +96,20 @@ def name_of(block: Block) -> str:
 
 
 @pytest.fixture(scope="module")
-def stores(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
-    """A cache in which the starter model is a tiny one."""
+def stores(tmp_path_factory: pytest.TempPathFactory, undrawn: None) -> Iterator[Path]:
+    """A cache in which the starter model is a tiny one. Its replies say nothing, and are cut short."""
+    replies = LocalGenerator.replies
+
+    def short(self: LocalGenerator, prompts: Any, sampling: Sampling, *more: Any) -> Any:
+        return replies(self, prompts, replace(sampling, max_new_tokens=min(sampling.max_new_tokens, 8)), *more)
+
     cache = tmp_path_factory.mktemp("cache")
     (cache / "models").mkdir()
     furnish(cache, pairs=1)
     (cache / "model").rename(cache / "models" / STARTER_FOLDER)
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("BDPO_CACHE", str(cache))
+        patch.setattr(LocalGenerator, "replies", short)
         yield cache
 
 

@@ -183,9 +183,9 @@ def test_every_command_works_in_such_a_folder_over_such_data_and_says_what_to_ru
     assert f"Written: {odd / 'evaluated' / 'compare.json'}" in shown("compare", str(odd / "evaluated"))
 
 
-def test_a_refusal_names_a_file_and_an_id_without_obeying_them(odd: Path) -> None:
+def test_a_refusal_names_a_file_and_an_id_without_obeying_them(odd: Path, bdpo_: Bdpo) -> None:
     write_pairs(odd / "\x1b[31mbad.jsonl", [replace(p, id=f"{EVIL}\nbdpo: fine") for p in make_pairs(2)])
-    code, _, err = run(odd, "train", "--config", "recipe.yaml", "--set", "data.train=\x1b[31mbad.jsonl")
+    code, _, err = bdpo_("train", "--config", "recipe.yaml", "--set", "data.train=\x1b[31mbad.jsonl")
     assert code == 2 and len(err.splitlines()) == 1 and "\x1b" not in err and r"\x1b[31mbad.jsonl" in err
 
 

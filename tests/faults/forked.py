@@ -19,10 +19,12 @@ import traceback
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass, field
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
 import torch
+import typer.main
 from tqdm import tqdm
 
 import bdpo.evaluate.evaluation
@@ -30,10 +32,13 @@ import bdpo.models.exporting
 import bdpo.models.loading
 import bdpo.models.merging
 import bdpo.recipe.run
+import bdpo.report.figures_training
 import bdpo.report.page
 import bdpo.score.scoring
 import bdpo.sweep.run
-from bdpo.cli import main
+from bdpo.cli import app, main
+from bdpo.files import write_whole
+from undrawn import values
 
 TIMEOUT = 120  # seconds; the longest command takes about 2
 _WRITES = {"os.mkdir", "os.rename", "os.remove", "os.rmdir", "shutil.rmtree"}
@@ -44,6 +49,10 @@ tqdm.monitor_interval = 0
 gc.freeze()  # Trainer collects garbage at each start, which takes longer than the steps here
 bdpo.score.scoring.PART_SIZE = 4  # several parts of the few pairs, and several appended lines
 bdpo.evaluate.evaluation.JUDGED_AT_A_TIME = 2
+typer.main.get_command = lru_cache(typer.main.get_command)
+typer.main.get_command(app)  # before anything is forked
+bdpo.report.figures_training.at_a_glance = values  # to draw takes longer than the run
+bdpo.sweep.run.write_report = lambda folders, path, **how: write_whole(path, "The trials of report look at pages.\n")
 
 
 @dataclass(frozen=True)

@@ -46,6 +46,7 @@ class Home:
 
     folder: Path
     expected: dict[str, str] = field(default_factory=dict)  # fingerprint, by command
+    events: dict[tuple[str, ...], list[str]] = field(default_factory=dict)  # what nothing stopped did to files
 
     def new(self, name: str) -> Path:
         """A folder that is not there, or a file where the command of that name makes one."""
@@ -112,4 +113,9 @@ def make_home(folder: Path) -> Home:
         ended = home.run(*command, "--out", str(out), cache=f"cache-{command[0]}")
         assert ended.code == 0, ended.said
         home.expected[command[0]] = fingerprint(command[0], out)
+        home.events[command] = ended.events
+    for command in (TRAIN, UNSAVED):  # as they are stopped: with scores in the cache
+        ended = home.run(*command, "--out", str(home.new("train")), cache="cache-train")
+        assert ended.code == 0, ended.said
+        home.events[command] = ended.events
     return home

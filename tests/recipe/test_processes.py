@@ -248,9 +248,9 @@ def test_a_rank_that_is_killed_ends_the_run_and_is_named(home: Home) -> None:
 
 
 def test_an_error_on_all_ranks_is_said_once(home: Home) -> None:
-    said = launch([*TORCHRUN, "-m", "bdpo", "train", "--set", "loss.name=dop", "--out", str(home.folder / "x")], code=1)
+    said = launch([*TORCHRUN, "-m", "bdpo", "train", "--set", "los.name=dpo", "--out", str(home.folder / "x")], code=1)
     assert said.count("bdpo: ") == 1
-    assert "dop" in said
+    assert "did you mean 'loss'" in said
 
 
 # --- the configs ------------------------------------------------------------------------------------------------------

@@ -1,11 +1,7 @@
-"""Scoring: the numbers against slow references, what is said, several processes."""
+"""Scoring: the numbers against slow references, and what is said."""
 
 import math
-import os
-import subprocess
-import sys
 from dataclasses import replace
-from pathlib import Path
 
 import pytest
 import torch
@@ -17,7 +13,7 @@ from bdpo.pairs import PreferencePair
 from bdpo.score import ESTIMATORS, score, scoring
 from bdpo.score.folder import open_scores
 from bdpo.tokens import tokenize_pairs
-from tiny import make_pairs, tiny_model
+from tiny import tiny_model
 
 MEASURING = [name for name, how in ESTIMATORS.items() if how.measure]
 
@@ -190,58 +186,3 @@ def test_the_padded_layout_is_said_once_and_the_shared_one_never(model, tokenize
     said = capsys.readouterr().out.splitlines()
     assert len(said) == 1
     assert said[0].startswith("Layout: padded, one reply a sequence, because the sliding window of 8 tokens")
-
-
-# --- several processes -----------------------------------------------------------------------------------------
-
-SCRIPT = """
-import sys
-import torch
-from torch.nn.parallel import DistributedDataParallel
-from tiny import make_pairs, tiny_model, tiny_tokenizer
-from bdpo.score import scoring
-from bdpo.forward.layout import Tree, lay_out
-from bdpo.forward.logprobs import branch_logps
-
-torch.set_num_threads(1)
-scoring.PART_SIZE = 4
-model = tiny_model()
-written = []
-write = scoring.write_part
-scoring.write_part = lambda path, rows: (written.append(path.name), write(path, rows))
-data = scoring.score(model, tiny_tokenizer(), make_pairs(12), sys.argv[1])
-wrapped = DistributedDataParallel(model)
-batch = lay_out([Tree([5, 6, 7], [[8, 9], [10]])])
-gap = (branch_logps(wrapped, batch).logps - branch_logps(model, batch).logps).abs().max()
-print(f"wrote {len(written)} of {len(data.rows)} gap {gap:.0e}\\n", end="", flush=True)
-scoring.score(model, tiny_tokenizer(), make_pairs(20), sys.argv[1] + "-more")
-"""
-
-
-def test_two_processes_write_the_same_bytes_as_one_and_share_the_parts(model, tokenizer, tmp_path):
-    (tmp_path / "script.py").write_text(SCRIPT)
-    out = tmp_path / "two"
-    torchrun = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node=2", "--standalone"]
-    path = os.pathsep.join([str(Path(__file__).parents[1]), os.environ.get("PYTHONPATH", "")])
-    here = {"PYTHONPATH": path, "OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""}
-    launched = subprocess.run(
-        [*torchrun, str(tmp_path / "script.py"), str(out)],
-        env={**os.environ, **here},
-        capture_output=True,
-        text=True,
-        timeout=120,
-    )
-    assert launched.returncode == 0, launched.stderr[-2000:]
-    known = f"12 of 20 pairs were scored before (in {out})."
-    assert sorted(launched.stdout.split("\n")) == ["", known, "wrote 1 of 12 gap 0e+00", "wrote 2 of 12 gap 0e+00"]
-    assert launched.stderr.count("scoring training pairs: 0%") == 2  # one bar each time
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)  # as each of the two has: the last bits of a matrix product depend on it
-    try:
-        one = score(model, tokenizer, PAIRS, tmp_path / "one")
-    finally:
-        torch.set_num_threads(threads)
-    assert parts(out) == parts(one.path)
-    assert open_scores(out).manifest == one.manifest
-    more, fresh = open_scores(tmp_path / "two-more"), score(model, tokenizer, make_pairs(20), tmp_path / "one-more")
-    assert torch.allclose(numbers(more), numbers(fresh), atol=1e-5, rtol=1e-6) and more.manifest == fresh.manifest

@@ -1,4 +1,4 @@
-"""Weights shared out over two processes: the scored folder of one, and no process holds the whole."""
+"""Two processes: each with the whole weights, or with a half of them; the scored folder is that of one."""
 
 import os
 import subprocess
@@ -7,25 +7,41 @@ from pathlib import Path
 
 import pytest
 import torch
-from reference import PAIRS, SIDES, numbers
+from reference import PAIRS, SIDES, numbers, parts
 
 from bdpo.score import score
 from bdpo.score.folder import open_scores
-from tiny import tiny_model
+from tiny import make_pairs, tiny_model
 
 SCRIPT = """
-import json
-import os
-import sys
+import json, os, sys
 import torch
 from pathlib import Path
+from torch.nn.parallel import DistributedDataParallel
 from tiny import make_pairs, tiny_model, tiny_tokenizer
-from bdpo.forward import sharded
 from bdpo.processes import weights_are_sharded
 from bdpo.score import scoring, sources
+from bdpo.forward import sharded
+from bdpo.forward.layout import Tree, lay_out
+from bdpo.forward.logprobs import branch_logps
 
 torch.set_num_threads(1)
 scoring.PART_SIZE = 4
+out, pairs = Path(sys.argv[1]), make_pairs(12)
+
+# the whole weights in each
+model = tiny_model()
+written = []
+write = scoring.write_part
+scoring.write_part = lambda path, rows: (written.append(path.name), write(path, rows))
+data = scoring.score(model, tiny_tokenizer(), pairs, out / "whole" / "two")
+wrapped = DistributedDataParallel(model)
+batch = lay_out([Tree([5, 6, 7], [[8, 9], [10]])])
+gap = (branch_logps(wrapped, batch).logps - branch_logps(model, batch).logps).abs().max()
+print(f"wrote {len(written)} of {len(data.rows)} gap {gap:.0e}\\n", end="", flush=True)
+scoring.score(model, tiny_tokenizer(), make_pairs(20), out / "whole" / "two-more")
+
+# a half in each, as `accelerate launch` says it for FSDP and for ZeRO-3; the shares are torch's, whatever the engine
 held = []
 share_out = sharded.sharded
 
@@ -35,7 +51,6 @@ def kept(model):
     return shares
 
 sources.sharded = kept
-out, pairs = Path(sys.argv[1]), make_pairs(12)
 zero3 = out / f"zero3-{os.environ['RANK']}.json"
 zero3.write_text(json.dumps({"zero_optimization": {"stage": 3}}))
 
@@ -62,23 +77,45 @@ print("held", *(f"{share:.2f}" for share in held), flush=True)
 
 
 @pytest.fixture(scope="module")
-def out(tmp_path_factory):
-    """Folders that two processes made, as `accelerate launch` would start them for FSDP and for ZeRO-3.
-
-    Scoring by shares is torch's, whatever the engine, so that no DeepSpeed is needed.
-    """
-    out = tmp_path_factory.mktemp("sharded")
+def launched(tmp_path_factory):
+    """Folder that two processes wrote in, what they printed, and what they said on standard error."""
+    out = tmp_path_factory.mktemp("two")
     (out / "script.py").write_text(SCRIPT)
     torchrun = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node=2", "--standalone"]
     path = os.pathsep.join([str(Path(__file__).parents[1]), os.environ.get("PYTHONPATH", "")])
     here = {"PYTHONPATH": path, "OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""}
     command = [*torchrun, str(out / "script.py"), str(out)]
-    launched = subprocess.run(command, env=os.environ | here, capture_output=True, text=True, timeout=300)
-    assert launched.returncode == 0, launched.stderr[-3000:]
-    held = [line.split()[1:] for line in launched.stdout.splitlines() if line.startswith("held")]
+    done = subprocess.run(command, env=os.environ | here, capture_output=True, text=True, timeout=300)
+    assert done.returncode == 0, done.stderr[-3000:]
+    return out, done.stdout, done.stderr
+
+
+@pytest.mark.slow
+def test_two_processes_write_the_same_bytes_as_one_and_share_the_parts(launched, model, tokenizer, tmp_path):
+    folder, printed, said = launched
+    out = folder / "whole" / "two"
+    known = f"12 of 20 pairs were scored before (in {out})."
+    lines = sorted(line for line in printed.split("\n") if not line.startswith("held"))
+    assert lines == ["", known, "wrote 1 of 12 gap 0e+00", "wrote 2 of 12 gap 0e+00"]
+    assert said.count("scoring training pairs: 0%") == 5  # one bar each time, the three with halves included
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)  # as each of the two has: the last bits of a matrix product depend on it
+    try:
+        one = score(model, tokenizer, PAIRS, tmp_path / "one")
+    finally:
+        torch.set_num_threads(threads)
+    assert parts(out) == parts(one.path)
+    assert open_scores(out).manifest == one.manifest
+    more = open_scores(folder / "whole" / "two-more")
+    fresh = score(model, tokenizer, make_pairs(20), tmp_path / "one-more")
+    assert torch.allclose(numbers(more), numbers(fresh), atol=1e-5, rtol=1e-6) and more.manifest == fresh.manifest
+
+
+@pytest.mark.slow
+def test_no_process_holds_more_than_its_half(launched):
+    held = [line.split()[1:] for line in launched[1].splitlines() if line.startswith("held")]
     assert len(held) == 2 and all(0.45 < float(share) < 0.55 for shares in held for share in shares)
     assert [len(shares) for shares in held] == [3, 3]  # the last folder was whole
-    return out
 
 
 @pytest.mark.slow
@@ -91,10 +128,10 @@ def out(tmp_path_factory):
     ],
 )
 def test_two_processes_with_a_half_of_the_weights_each_score_the_folder_of_one(
-    name, kind, config, options, out, tokenizer, tmp_path
+    name, kind, config, options, launched, tokenizer, tmp_path
 ):
     one = score(tiny_model(kind, **config), tokenizer, PAIRS, tmp_path / "one", **options)
-    two = open_scores(out / name)
+    two = open_scores(launched[0] / name)
     assert two.manifest == one.manifest
     assert (numbers(two) - numbers(one)).div(numbers(one).abs().clamp(min=1)).abs().max() < 1e-6
     for side in SIDES:
