@@ -235,7 +235,7 @@ def test_the_study_that_ci_runs(bdpo_: Bdpo, home: Path) -> None:
         "base": "finished", "DPO/seed-1": "finished", "B-DPO/seed-1": "finished",
     }  # fmt: skip
     compared = json.loads((home / "smoke" / "compare.json").read_text())
-    assert compared["settings"]["preferences"]["prompts"].startswith("12 (") and list(compared["methods"]) == [
+    assert compared["settings"]["preferences"]["prompts"].startswith("6 (") and list(compared["methods"]) == [
         "base", "DPO", "B-DPO",
     ]  # fmt: skip
 

@@ -134,7 +134,7 @@ def _refuse_engines(args: TrainingArguments) -> None:
     """Refuse FSDP in one process, and ZeRO-3 of which stage 1 does not know."""
     if args.fsdp and args.parallel_mode != ParallelMode.DISTRIBUTED:
         raise BdpoError("fsdp needs several processes: start them with accelerate launch or torchrun, or leave it out.")
-    if args.deepspeed and args.deepspeed_plugin.zero_stage == 3:
+    if args.deepspeed and (plugin := args.deepspeed_plugin) is not None and plugin.zero_stage == 3:
         raise BdpoError(
             "deepspeed shares out the weights (ZeRO-3), which scoring must know of as well: leave it out, and start "
             "with accelerate launch --use_deepspeed --deepspeed_config_file FILE."
