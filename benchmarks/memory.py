@@ -106,7 +106,7 @@ def _recipe(batch: int, peft: dict[str, Any] | None = None, checkpointing: bool 
         "per_device_train_batch_size": batch, "num_train_epochs": 1, "gradient_checkpointing": checkpointing,
         "save_strategy": "no", "disable_tqdm": True, "learning_rate": 1e-5,
     }  # fmt: skip
-    data = {"train": "starter", "limit": STEPS * batch}
+    data = {"train": "starter", "holdout": 0, "limit": STEPS * batch}
     return parse_recipe({"data": data, "train": train, **({"peft": peft} if peft else {})})
 
 

@@ -1,6 +1,7 @@
 """The pairs of the studies: `python studies/pairs.py starter OUT`, `mixed OUT FOLDER` and `thirds OUT CSV`.
 
-Writes OUT/train.jsonl and OUT/heldout.jsonl, no prompt on both sides, with the kind of each pair in `prompt_kind`.
+Writes OUT/train.jsonl and OUT/heldout.jsonl, no prompt on both sides, with the kind of each pair in `prompt_kind`, and
+OUT/heldout-half.jsonl, every second held-out pair, for models that take long.
 
 starter   the 424 embedded pairs, drawn anew so that more of them are held out
 mixed     unsafe prompts of PKU-SafeRLHF, harmless ones of Alpaca with needless refusals, from the public files
@@ -102,7 +103,7 @@ def main(name: str, out: str, source: str = "") -> None:
             found = thirds(rng, train, {row["id"]: float(row["d"]) for row in csv.DictReader(lines)})
     else:
         train, held = starter(rng) if name == "starter" else mixed(rng, Path(source))
-        found = {"train": train, "heldout": held}
+        found = {"train": train, "heldout": held, "heldout-half": held[::2]}
     Path(out).mkdir(parents=True, exist_ok=True)
     for file, rows in ((f"{name}.jsonl", rows) for name, rows in found.items()):
         lines = [json.dumps(row, ensure_ascii=False) + "\n" for row in rows]

@@ -52,7 +52,7 @@ def run(engine: str, *recipes_and_outs: str) -> None:
     places = [Path(place) for place in recipes_and_outs]
     for recipe, out in zip(places[::2], places[1::2], strict=True):
         pretend(engine)
-        assert weights_are_sharded() == (engine == "FSDP" or os.environ["ACCELERATE_DEEPSPEED_ZERO_STAGE"] == "3")
+        assert weights_are_sharded() == (os.environ.get("ACCELERATE_DEEPSPEED_ZERO_STAGE") != "2")
         run_recipe(load_recipe(recipe), out)
     recipe, out = places[:2]
     resumed = out.with_name(f"{out.name}-resumed")

@@ -9,7 +9,8 @@ import pytest
 from peft import LoraConfig, get_peft_model
 
 from bdpo import models
-from bdpo.files import write_whole
+from bdpo.errors import BdpoError
+from bdpo.files import refuse_taken, write_whole
 from plain_dpo import Make
 from tiny import tiny_model, tiny_tokenizer
 
@@ -60,3 +61,17 @@ def test_a_folder_is_looked_through_once_and_a_dead_processes_leftovers_go(
         write_whole(tmp_path / name, "whole")
     assert {*list_folder(tmp_path)} == {"a.json", "b.json", "c.json", living.name, other.name}
     assert len(looked) == 1
+
+
+def test_only_a_file_of_ones_own_is_written_over(tmp_path: Path) -> None:
+    out = tmp_path / "page.html"
+    refuse_taken(out, "--out", "<title>bdpo")  # nothing there
+    out.touch()
+    refuse_taken(out, "--out", "<title>bdpo")
+    out.write_text("<html>\n<title>bdpo report</title>")
+    refuse_taken(out, "--out", "<title>bdpo")
+    for mark, content in (("<title>bdpo", "<html>mine"), ("<title>bdpo", 1000 * " " + "<title>bdpo"), (None, "{}")):
+        out.write_text(content)
+        with pytest.raises(BdpoError, match=r"^--out .*page\.html was not written by this command: choose another"):
+            refuse_taken(out, "--out", mark)
+    refuse_taken(tmp_path, "--out", "x")  # a folder: writing says so

@@ -88,6 +88,19 @@ def write_whole(path: Path, content: bytes | str) -> None:
         temporary.write_bytes(content.encode() if isinstance(content, str) else content)
 
 
+def refuse_taken(path: Path, option: str, mark: str | None = None) -> None:
+    """Raise BdpoError where a file is there that the command which is to write it did not write.
+
+    Its own has `mark` in the first thousand bytes; None: nothing there is its own. An empty file may go.
+    """
+    begin = b""
+    if path.is_file():  # what is no file, or cannot be read, is told of where it is written
+        with suppress(OSError), path.open("rb") as file:
+            begin = file.read(1000)
+    if begin and (mark is None or mark.encode() not in begin):
+        raise BdpoError(f"{option} {path} was not written by this command: choose another name, or remove it.")
+
+
 @contextmanager
 def file_made_whole(path: Path) -> Iterator[Path]:
     """A file to write under another name, which is then brought to disk and renamed to `path`.
@@ -324,4 +337,6 @@ def flat(sections: Mapping[str, Any]) -> dict[str, Any]:
 
 def _short(value: Any) -> str:
     text = str(value)
+    if re.fullmatch("[0-9a-f]{16,}", text):  # a hash
+        return f"{text[:8]}..."
     return text if len(text) <= 20 else f"{text[:16]}..."

@@ -36,10 +36,10 @@ def on_cpu() -> bool:
 
 def weights_are_sharded() -> bool:
     """Whether the engine that `accelerate launch` was told of shares out the weights: FSDP, or DeepSpeed's ZeRO-3."""
-    from accelerate.utils import parse_flag_from_env
+    from accelerate.utils import DeepSpeedPlugin, parse_flag_from_env
 
-    deepspeed = parse_flag_from_env("ACCELERATE_USE_DEEPSPEED")
-    zero3 = deepspeed and os.environ.get("ACCELERATE_DEEPSPEED_ZERO_STAGE") == "3"
+    # the plugin knows the stage, whether the launcher was told it or a DeepSpeed config file that says it
+    zero3 = parse_flag_from_env("ACCELERATE_USE_DEEPSPEED") and DeepSpeedPlugin().zero_stage == 3
     return (zero3 or parse_flag_from_env("ACCELERATE_USE_FSDP")) and processes().num_processes > 1
 
 

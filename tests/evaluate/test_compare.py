@@ -284,3 +284,15 @@ def test_tables_obey_no_markup_and_no_escapes() -> None:
     evil = "[red]\x1b]0;x\x07:smile:"
     Grid(evil, ("", evil), [(evil, evil)], (evil,)).render(console)
     assert console.file.getvalue().count(r"[red]\x1b]0;x\x07:smile:") == 5  # type: ignore[attr-defined]
+
+
+def test_columns_that_a_line_has_no_room_for_stand_in_a_further_table() -> None:
+    # by hand: 8 + 4 characters for the first column; with two columns of 10 + 3 each 38 of 40, and a third has no room
+    grid = Grid("Settings", ("setting", "a of [%]", "b", "c"), [("DPO 0.25", "0123456789", "[1.0, 2.0]", "short")])
+    console = Console(file=io.StringIO(), width=40)
+    grid.render(console)
+    printed = console.file.getvalue().splitlines()  # type: ignore[attr-defined]
+    assert max(map(len, printed)) <= 40 and sum("setting" in line for line in printed) == 2
+    [first, second] = [line for line in printed if "DPO 0.25" in line]
+    assert "0123456789" in first and "[1.0, 2.0]" in first and "short" in second
+    assert [line.strip() for line in printed].count("Settings") == 1

@@ -12,7 +12,8 @@ from bdpo.errors import BdpoError
 from bdpo.evaluate.ask.items import Item
 from bdpo.evaluate.evaluation import endpoint_models, evaluate
 from bdpo.evaluate.grading.scorers import SCORERS
-from bdpo.evaluate.judges import RulesJudge, llm, make_judge
+from bdpo.evaluate.judges import llm, make_judge
+from bdpo.evaluate.judges.rules import RulesJudge
 from bdpo.evaluate.plan import Task
 from bdpo.evaluate.replies import endpoint as client
 from bdpo.evaluate.replies.collect import Reply, Sampling

@@ -18,13 +18,13 @@ from bdpo.evaluate.evaluation import (
     answers,
     evaluate,
     local_models,
-    named_models,
 )
 from bdpo.evaluate.grading.lm_eval import Harness, sample_outcomes
 from bdpo.evaluate.grading.option_logps import option_logps
 from bdpo.evaluate.grading.scorers import SCORERS
 from bdpo.evaluate.judges import Judge, Verdict
 from bdpo.evaluate.judges.llm import LlmJudge
+from bdpo.evaluate.named import named_models
 from bdpo.evaluate.plan import Plan, Task, plan_tasks, preference_items
 from bdpo.evaluate.replies.collect import Prompts, Reply, Sampling
 from bdpo.evaluate.replies.generate import LocalGenerator

@@ -51,6 +51,28 @@ def test_gained_and_lost_by_id_and_by_category(tmp_path: Path) -> None:
     assert shown.splitlines()[2:] == ["+33.3 [-58.5, +87.7]", "2 gained, 1 lost", "p = 1.000"]
 
 
+@pytest.mark.parametrize(
+    ("others", "told"),
+    [
+        ([], ""),
+        ([[0, 1, 0]], "difference p:"),  # the same replies: p is 1
+        ([[1, 1, 0]], "difference Gained p:"),
+        ([[1, 1, 0], [1, 1, 0]], "difference Gained"),  # two seeds
+    ],
+)
+def test_the_legend_tells_of_what_the_table_has(tmp_path: Path, others: list[list[float]], told: str) -> None:
+    written(tmp_path, "base", [0, 1, 0])
+    for seed, scores in enumerate(others):
+        written(tmp_path, "DPO", scores, model=f"s{seed}")
+    grid = comparison_grids(compare([tmp_path]))[-1]
+    legend, cells = grid.notes[0], grid.rows[0][-1]
+    words = ("difference", "Gained", "p:")
+    assert [word for word in words if f" {word}" in legend.replace("differences", "")] == told.split()
+    shown = {"difference": "+", "Gained": "gained", "p:": "p = "}
+    assert [word for word in words if shown[word] in cells] == told.split()
+    assert ("Newcombe" in legend) == bool(others)
+
+
 def test_of_several_seeds_the_majority_counts(tmp_path: Path) -> None:
     written(tmp_path, "base", [0, 1, 0])
     for model, scores in (("s1", [1, 0, 0]), ("s2", [1, 1, 1]), ("s3", [0, 0, 0])):

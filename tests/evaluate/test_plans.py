@@ -8,8 +8,9 @@ import pytest
 from first_word import FirstWord
 
 from bdpo.errors import BdpoError
-from bdpo.evaluate.evaluation import endpoint_models, named_models
+from bdpo.evaluate.evaluation import endpoint_models
 from bdpo.evaluate.judges import make_judge
+from bdpo.evaluate.named import named_models
 from bdpo.evaluate.plan import Plan, plan_tasks
 
 

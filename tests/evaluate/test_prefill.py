@@ -7,8 +7,8 @@ from stub import said, serving
 from bdpo.errors import BdpoError
 from bdpo.evaluate.ask.items import Item
 from bdpo.evaluate.ask.transforms import transform_items
-from bdpo.evaluate.judges import DEGENERATE, REFUSAL, rules
-from bdpo.evaluate.judges.rules import RulesJudge
+from bdpo.evaluate.judges import DEGENERATE, REFUSAL
+from bdpo.evaluate.judges.rules import RulesJudge, rules
 from bdpo.evaluate.plan import Plan, plan_tasks
 from bdpo.evaluate.replies.collect import Reply, Sampling
 from bdpo.evaluate.replies.endpoint import ChatEndpoint, EndpointGenerator

@@ -76,6 +76,28 @@ def test_a_model_file_with_other_tensors_is_refused_by_name_and_nothing_else_is_
     assert "\n" not in str(refused.value) and not caplog.records
 
 
+@pytest.mark.parametrize("kind", [torch.int8, torch.int64, torch.uint8, torch.bool])
+def test_whole_numbers_in_place_of_fractions_are_refused_by_name(tmp_path: Path, kind: torch.dtype) -> None:
+    base = saved(tmp_path / "base")
+    adapter_on(base, tmp_path / "adapter", modules_to_save=["lm_head"])
+    called = {torch.int8: "I8", torch.int64: "I64", torch.uint8: "U8", torch.bool: "BOOL"}[kind]
+    for folder, file, name in (
+        (tmp_path / "adapter", "adapter_model.safetensors", Q),
+        (tmp_path / "adapter", "adapter_model.safetensors", "base_model.model.lm_head.weight"),
+        (base, "model.safetensors", UP),
+    ):
+        before = (folder / file).read_bytes()
+        edit(folder / file, **{name.replace(".", "__"): load_file(folder / file)[name].to(kind)})
+        with pytest.raises(BdpoError) as refused:
+            load(folder)
+        assert (
+            f"{folder} holds {name.removeprefix('base_model.model.')} as whole numbers ({called}) where the model has "
+            "fractions: save the weights in float32"
+        ) in str(refused.value)
+        (folder / file).write_bytes(before)
+    load(tmp_path / "adapter")
+
+
 def test_of_many_missing_tensors_three_are_named(tmp_path: Path) -> None:
     base = saved(tmp_path / "base")
     gone = tuple(name for name in load_file(base / "model.safetensors") if "layers.1" in name)

@@ -200,7 +200,7 @@ def test_trls_name_of_dpo_is_dpo(tmp_path: Path, name: str) -> None:
 )
 def test_what_training_arguments_refuse_is_one_sentence(tmp_path: Path, train: dict, sentence: str) -> None:
     with pytest.raises(BdpoError, match=sentence):
-        bdpo_config(parse_recipe({"train": train}), tmp_path)
+        bdpo_config(parse_recipe({"data": {"holdout": 0}, "train": train}), tmp_path)
 
 
 # --- the recipes that ship ----------------------------------------------------------------------------------------

@@ -177,13 +177,14 @@ def sharded(home: Home, engine: str, config: str, names: list[str], **environmen
         scores = {"score": {"dir": str(home.folder / f"scores-{config}-{name}")}}
         arguments.append(home.written(f"{config}-{name}.yaml", home.recipe(name, **configured) | scores))
         arguments.append(str(home.folder / f"{config}-{name}"))
-    launch([*ACCELERATE, str(CONFIGS / f"{config}.yaml"), WORKER, "run", engine, *arguments], **environment)
+    place = next(folder / f"{config}.yaml" for folder in (CONFIGS, home.folder) if (folder / f"{config}.yaml").exists())
+    launch([*ACCELERATE, str(place), WORKER, "run", engine, *arguments], **environment)
     return home.folder / config
 
 
-def assert_same_scores(home: Home, config: str) -> None:
+def assert_same_scores(home: Home, config: str, *names: str) -> None:
     """The scored folders are those of one process, to 1e-5 nats/token and, of sums, 1e-6 of their size."""
-    for name in ("full", "lora"):
+    for name in names:
         two, one = (open_scores(home.alone(name).with_name(f"scores-{by}-{name}")) for by in (config, "one"))
         assert two.manifest == one.manifest
         for side in ("chosen", "rejected"):
@@ -193,20 +194,36 @@ def assert_same_scores(home: Home, config: str) -> None:
 
 def test_fsdp2_scores_by_shares_follows_one_process_and_resumes(home: Home) -> None:
     place = sharded(home, "FSDP", "fsdp2", ["full", "lora"])
-    assert_same_scores(home, "fsdp2")
+    assert_same_scores(home, "fsdp2", "full", "lora")
     assert_same_run(Path(f"{place}-full"), home.alone("full"), MODEL)
     assert_same_run(Path(f"{place}-full-resumed"), home.alone("full"), MODEL)
     assert_same_run(Path(f"{place}-lora"), home.alone("lora"), ADAPTER)
 
 
-@pytest.mark.skipif(importlib.util.find_spec("deepspeed") is None, reason="DeepSpeed is not installed")
+with_deepspeed = pytest.mark.skipif(importlib.util.find_spec("deepspeed") is None, reason="DeepSpeed is not installed")
+
+
+@with_deepspeed
 @pytest.mark.parametrize("config", ["zero2", "zero3"])
 def test_deepspeed_follows_one_process_and_resumes(home: Home, config: str) -> None:
     place = sharded(home, "DEEPSPEED", config, ["full", "lora"], DS_ACCELERATOR="cpu")
-    assert_same_scores(home, config)
+    assert_same_scores(home, config, "full", "lora")
     assert_same_run(Path(f"{place}-full"), home.alone("full"), MODEL)
     assert_same_run(Path(f"{place}-full-resumed"), home.alone("full"), MODEL)
     assert_same_run(Path(f"{place}-lora"), home.alone("lora"), ADAPTER)
+
+
+@with_deepspeed
+def test_zero3_by_a_config_file_of_deepspeeds_own_scores_by_shares_and_saves_whole_weights(home: Home) -> None:
+    auto = ("train_batch_size", "train_micro_batch_size_per_gpu", "gradient_accumulation_steps", "gradient_clipping")
+    own = home.folder / "zero3.json"
+    own.write_text(json.dumps({name: "auto" for name in auto} | {"zero_optimization": {"stage": 3}}))
+    launched = yaml.safe_load((CONFIGS / "zero3.yaml").read_text())
+    del launched["mixed_precision"]  # accelerate refuses it beside a file
+    home.written("file3.yaml", launched | {"deepspeed_config": {"deepspeed_config_file": str(own)}})
+    place = sharded(home, "DEEPSPEED", "file3", ["full"], DS_ACCELERATOR="cpu")
+    assert_same_scores(home, "file3", "full")
+    assert_same_run(Path(f"{place}-full"), home.alone("full"), MODEL)
 
 
 # --- a process that fails ------------------------------------------------------------------------------------------

@@ -104,6 +104,24 @@ def test_held_out_pairs_are_mended_alike_and_counted_apart(home: Path) -> None:
     assert f"1 held-out rows {REPEATED}" in read.lines()
 
 
+def test_the_starters_held_out_pairs_go_with_the_starters_training_pairs(home: Path) -> None:
+    for recipe_file in (None, RECIPES / "starter.yaml"):
+        own = ["model.name=model", "data.train=annotated.jsonl"]
+        starter = load_recipe(recipe_file, own[:1])
+        read = read_data(starter)
+        assert read.eval == load_pairs("starter", split="validation").pairs and len(read.eval) == 85
+        assert read.told(starter) == "339 pairs of starter, 85 held out (starter, validation)."
+        mine = load_recipe(recipe_file, own)
+        assert read_data(mine).told(mine) == (
+            "7 pairs of annotated.jsonl, none held out; data.holdout=N would take N of them."
+        )
+        for said, held in (("data.eval=starter", "339 held out (starter)"), ("data.holdout=2", "2 held out")):
+            mine = load_recipe(recipe_file, [*own, said])
+            assert read_data(mine).told(mine).endswith(f"pairs of annotated.jsonl, {held}.")
+    for said in ("data.holdout=0", "data.split=validation"):
+        assert read_data(load_recipe(None, ["model.name=model", said])).eval == []
+
+
 def test_safedpo_swaps_before_annotations_are_counted(home: Path) -> None:
     one = PreferencePair("one", asked("Tea?"), "Unsafe.", "Safe.", chosen_safe=False, rejected_safe=True)
     two = PreferencePair("two", asked("Tea?"), "Safe.", "Unsafe.", chosen_safe=True, rejected_safe=False)

@@ -10,11 +10,14 @@ import numpy as np
 import pytest
 
 from bdpo.errors import BdpoError
+from bdpo.evaluate.results.compare import Cell, ComparedRow
 from bdpo.evaluate.results.outcomes import Outcome
 from bdpo.evaluate.results.paired import newcombe_paired
+from bdpo.evaluate.results.statistics import Difference, Rate
 from bdpo.report.evaluated import SAFETY, Evaluated, kind_of, open_evaluation
-from bdpo.report.page import MOST_CHANGED, write_report
+from bdpo.report.page import MARK, MOST_CHANGED, write_report
 from bdpo.report.runs import open_run
+from bdpo.report.verdict import Change
 from tiny import Bdpo
 
 LIMIT = 3_000_000  # bytes
@@ -67,6 +70,13 @@ def hostile_page(trained: list[Path], hostile: Path, tmp_path_factory: pytest.Te
     out = tmp_path_factory.mktemp("page") / "report.html"
     write_report(trained, out, evaluation=hostile)
     return Page(out)
+
+
+def test_a_page_is_known_as_one(page: Page, tmp_path: Path) -> None:
+    assert MARK in page.source[:1000]
+    (tmp_path / "report.html").write_text("<title>Mine</title>")
+    with pytest.raises(BdpoError, match=r"--out .*report\.html was not written by this command"):
+        write_report([], tmp_path / "report.html", evaluation=tmp_path)
 
 
 # --- what it says -------------------------------------------------------------------------------------------------
@@ -194,6 +204,20 @@ def test_several_seeds_are_paired_by_prompt(evaluation: Path, tmp_path: Path) ->
     change = both.change("DPO", SAFETY)
     assert change is not None and change.value == pytest.approx(np.mean([0.5, 0.45]))
     assert both.evidence("DPO").seeds == 2
+
+
+def test_of_pairs_the_reward_by_kind_is_judged_and_where_the_baseline_has_none_the_ranking(evaluation: Path) -> None:
+    def row(name: str, of_base: bool, value: float) -> ComparedRow:
+        cells = {"DPO": Cell(Rate(0.5, 0.4, 0.6, 100, 200), Difference(value, value - 0.1, value + 0.1, 200))}
+        base = {"base": Cell(Rate(0.5, 0.4, 0.6, 100, 200))} if of_base else {}
+        return ComparedRow(f"preferences{name}", "benchmark", "preferences", "", 200, 0, 0, 0, base | cells)
+
+    found = open_evaluation([evaluation])
+    for of_base, judged in ((True, 0.3), (False, 0.2)):
+        rows = [row("", True, 0.1), row(" balanced", True, 0.2), row(" balanced reward", of_base, 0.3)]
+        seen = Evaluated(found.folders, replace(found.comparison, rows=rows), found.methods)
+        assert seen.preferences("DPO") == Change(judged, judged - 0.1, judged + 0.1, 200)
+    assert found.preferences("DPO") is None
 
 
 OUTCOME = Outcome("p", 0, "", "?", "!", "end", 3, 0.0, "compliance")

@@ -12,7 +12,7 @@ from bdpo.errors import BdpoError
 from bdpo.report.evaluated import open_evaluation
 from bdpo.report.figures_evaluation import trade_off
 from bdpo.report.page import write_report
-from bdpo.report.runs import open_runs
+from bdpo.report.runs import compared_with, open_runs
 
 COLD, HOT = "B-DPO balance.temperature=0.5", "B-DPO balance.temperature=2"
 # label, seed, refused, answered
@@ -68,6 +68,16 @@ def test_the_page_has_one_gap_a_setting_and_every_run_in_the_table(sweep: Path, 
     assert page.count("<h3>Training against held out: ") == 3 and "DPO (2 seeds)" in page
     assert page.count('<th scope="col">DPO, seed 42</th>') == 4, "in the table of facts and in that of differences"
     assert f"{HOT} against base" in page
+
+
+def test_its_settings_are_compared_with_what_the_sweep_compared_them_with(sweep: Path, tmp_path: Path) -> None:
+    shutil.copytree(sweep, tmp_path / "sweep")
+    (tmp_path / "sweep" / "compare.json").write_text(json.dumps({"baseline": "DPO", "reference": "base", "rows": []}))
+    assert compared_with(tmp_path / "sweep") == {"baseline": "DPO", "reference": "base"}
+    write_report([tmp_path / "sweep"], tmp_path / "report.html")
+    assert f"{HOT} against DPO" in (tmp_path / "report.html").read_text()
+    write_report([tmp_path / "sweep"], tmp_path / "report.html", baseline=COLD)
+    assert f"{HOT} against {COLD}" in (tmp_path / "report.html").read_text(), "what is named has the last word"
 
 
 def test_the_picks_of_a_sweep_are_judged_on_prompts_that_they_were_not_picked_on(sweep: Path, tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 import json
 import math
+import re
 from dataclasses import replace
 from pathlib import Path
 
@@ -187,18 +188,18 @@ def test_a_damaged_part_is_found_and_it_alone_is_made_again(model, tokenizer, tm
 @pytest.mark.parametrize(
     ("change", "fields"),
     [
-        ({"model": lambda: tiny_model(seed=1)}, {"weights"}),
-        ({"model": lambda: tiny_model(dtype=torch.bfloat16)}, {"weights", "dtype"}),
-        ({"pairs": PAIRS[:11]}, {"rows"}),
-        ({"pairs": [replace(PAIRS[0], chosen_safe=False), *PAIRS[1:]]}, {"rows"}),
-        ({"max_length": 70}, {"rows", "truncation"}),
-        ({"estimator": "entropy"}, {"estimator"}),
-        ({"estimator": "contrastive"}, {"estimator", "contrastive_prompts"}),
-        ({"template": "Be kind."}, {"rows", "null_prompt"}),
+        ({"model": lambda: tiny_model(seed=1)}, {"the model's weights"}),
+        ({"model": lambda: tiny_model(dtype=torch.bfloat16)}, {"the model's weights", "the weights' dtype"}),
+        ({"pairs": PAIRS[:11]}, {"the number of pairs"}),
+        ({"pairs": [replace(PAIRS[0], chosen_safe=False), *PAIRS[1:]]}, {"texts or labels of the pairs"}),
+        ({"max_length": 70}, {"the truncation to data.max_length"}),
+        ({"estimator": "entropy"}, {"the estimator"}),
+        ({"estimator": "contrastive"}, {"the estimator"}),
+        ({"template": "Be kind."}, {"the chat template"}),
     ],
     ids=["weights", "dtype", "pairs", "labels", "truncation", "estimator", "contrastive", "system"],
 )
-def test_scores_that_depend_on_something_else_are_refused_and_the_fields_named(change, fields, model, tmp_path):
+def test_scores_that_depend_on_something_else_are_refused_and_the_parts_named(change, fields, model, tmp_path):
     out = score(model, tiny_tokenizer(), PAIRS, tmp_path / "s").path
     before = parts(out)
     tokenizer = tiny_tokenizer()
@@ -207,9 +208,10 @@ def test_scores_that_depend_on_something_else_are_refused_and_the_fields_named(c
     with pytest.raises(BdpoError) as refused:
         score(other, tokenizer, change.pop("pairs", PAIRS), out, **change)
     message = str(refused.value)
-    named = message.split("differs in ")[1].split("Choose another")[0]
+    named = message.split("differs in ")[1].split(": choose another --out, or remove the folder.")[0]
     assert {line.split(" (")[0] for line in named.split("; ")} == fields
-    assert len(message) < 600 and parts(out) == before
+    assert not re.search("[0-9a-f]{9,}", named) and "[" not in named, "no hash in full, and no token ids"
+    assert len(message) < len(str(out)) + 270 and parts(out) == before
 
 
 def test_an_occupied_or_unwritable_out_is_refused_in_one_sentence(model, tokenizer, tmp_path, monkeypatch):

@@ -14,13 +14,16 @@ from bdpo.score.folder import open_scores
 from tiny import make_pairs, tiny_model
 
 SCRIPT = """
-import os, sys
+import json
+import os
+import sys
 import torch
 from pathlib import Path
 from torch.nn.parallel import DistributedDataParallel
 from tiny import make_pairs, tiny_model, tiny_tokenizer
 from bdpo.score import scoring, sources
 from bdpo.forward import sharded
+from bdpo.processes import weights_are_sharded
 from bdpo.forward.layout import Tree, lay_out
 from bdpo.forward.logprobs import branch_logps
 
@@ -40,8 +43,7 @@ gap = (branch_logps(wrapped, batch).logps - branch_logps(model, batch).logps).ab
 print(f"wrote {len(written)} of {len(data.rows)} gap {gap:.0e}\\n", end="", flush=True)
 scoring.score(model, tiny_tokenizer(), make_pairs(20), out / "whole" / "two-more")
 
-# a half in each, as `accelerate launch` with an FSDP config says it
-os.environ["ACCELERATE_USE_FSDP"] = "true"
+# a half in each, as `accelerate launch` would say it for FSDP and for ZeRO-3
 held = []
 share_out = sharded.sharded
 
@@ -51,10 +53,22 @@ def kept(model):
     return shares
 
 sources.sharded = kept
-for kind, config, options in (
-    ("llama", {}, {"ches": True}), ("llama", {"tie_word_embeddings": True}, {"estimator": "entropy"}),
-    ("gemma2", {}, {}),
+zero3 = out / f"zero3-{os.environ['RANK']}.json"
+zero3.write_text(json.dumps({"zero_optimization": {"stage": 3}}))
+
+def told(**variables):
+    "Have accelerate launch said so."
+    os.environ |= {f"ACCELERATE_{name}": value for name, value in variables.items()}
+
+told(USE_DEEPSPEED="true", DEEPSPEED_ZERO_STAGE="2")
+assert not weights_are_sharded()
+for kind, config, options, engine in (
+    ("llama", {}, {"ches": True}, {"USE_DEEPSPEED": "false", "USE_FSDP": "true"}),
+    ("llama", {"tie_word_embeddings": True}, {"estimator": "entropy"},
+     {"USE_FSDP": "false", "USE_DEEPSPEED": "true", "DEEPSPEED_ZERO_STAGE": "3"}),
+    ("gemma2", {}, {}, {"DEEPSPEED_ZERO_STAGE": "2", "DEEPSPEED_CONFIG_FILE": str(zero3)}),  # the file counts
 ):
+    told(**engine)
     model = tiny_model(kind, **config)
     before = [p.clone() for p in model.parameters()]
     scoring.score(model, tiny_tokenizer(), pairs, out / f"{kind}{len(config)}", **options)
@@ -66,7 +80,10 @@ print("held", *(f"{share:.2f}" for share in held), flush=True)
 
 @pytest.fixture(scope="module")
 def launched(tmp_path_factory):
-    """Folder that two processes wrote in, what they printed, and what they said on standard error."""
+    """Folder that two processes wrote in, what they printed, and what they said on standard error.
+
+    Scoring by shares is torch's, whatever engine `accelerate launch` is told of, so that no DeepSpeed is needed.
+    """
     out = tmp_path_factory.mktemp("two")
     (out / "script.py").write_text(SCRIPT)
     torchrun = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node=2", "--standalone"]

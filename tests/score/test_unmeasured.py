@@ -64,7 +64,7 @@ def test_an_estimator_of_a_later_version_is_passed_by(model, tokenizer, tmp_path
     manifest = {name: value for name, value in there.manifest.items() if name != "checksum"}
     write_manifest(there.path, manifest | {"key": manifest["key"] | {"estimator": "mutual"}})
     assert score(model, tokenizer, PAIRS, estimator=NONE).manifest["key"]["estimator"] == "none"
-    with pytest.raises(BdpoError, match=r"it differs in estimator \(mutual there, none now\)"):
+    with pytest.raises(BdpoError, match=r"it differs in the estimator \(mutual there, none now\)"):
         score(model, tokenizer, PAIRS, there.path, estimator=NONE)
 
 

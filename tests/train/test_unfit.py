@@ -1,5 +1,6 @@
 """What training would stop at, or leave without effect, is asked before the pairs are scored."""
 
+import importlib.util
 import math
 import sys
 import tomllib
@@ -20,6 +21,7 @@ from bdpo.train.unfit import TRACKERS
 from plain_dpo import PAIRS, Make, trained
 from tiny import tiny_model
 
+with_deepspeed = pytest.mark.skipif(importlib.util.find_spec("deepspeed") is None, reason="DeepSpeed is not installed")
 MIN_LR = {"lr_scheduler_type": "cosine_with_min_lr"}
 UNFIT = [
     ({"learning_rate": -1e-4}, r"learning_rate is -0\.0001: it must be a number from 0 up"),
@@ -44,6 +46,7 @@ UNFIT = [
     ({"adam_beta1": 2.0}, "optim is adamw_torch_fused: Invalid beta parameter at index 0: 2.0"),
     ({"use_liger_kernel": True}, "use_liger_kernel needs liger-kernel: pip install liger-kernel"),
     ({"fsdp": True}, "fsdp needs several processes"),
+    pytest.param({"deepspeed": {"zero_optimization": {"stage": 3}}}, "accelerate launch --use_", marks=with_deepspeed),
     ({"report_to": "wandb"}, r"report_to names wandb, which is not installed: pip install 'bdpo\[trackers\]'"),
     ({"lr_scheduler_kwargs": {"foo": 1}}, r"linear does not take lr_scheduler_kwargs \{'foo': 1\}: .*'foo'"),
     ({**MIN_LR, "lr_scheduler_kwargs": {"min_lr": "low"}}, r"cosine_with_min_lr does not take .*'low'"),

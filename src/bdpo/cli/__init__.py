@@ -1,6 +1,7 @@
 """The command line: parses, calls one function, prints. Nothing imports it.
 
-commands.py  `bdpo`, and the commands of data, scoring, training and merging
+commands.py  `bdpo`, and the commands of scoring and training
+data.py      the commands of data
 evaluate.py  the commands of stage 3
 sweep.py     many runs at once
 recipe.py    recipes that come with the package

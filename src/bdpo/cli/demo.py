@@ -11,7 +11,7 @@ from rich.table import Table
 from bdpo import models
 from bdpo.cli.recipe import STARTER, copied_first
 from bdpo.cli.tables import render_summary
-from bdpo.evaluate.ask.benchmarks import AVERAGED
+from bdpo.evaluate.ask import AVERAGED
 from bdpo.evaluate.evaluation import evaluate, local_models
 from bdpo.evaluate.judges import make_judge
 from bdpo.evaluate.plan import Plan, plan_tasks
@@ -37,7 +37,7 @@ def demo_recipe(pairs: int) -> dict[str, Any]:
     """The recipe of the demo, on a seeded draw of the starter data."""
     return {
         "model": {"name": "starter"},
-        "data": {"train": "starter", "eval": "starter", "eval_split": "validation", "limit": pairs},
+        "data": {"train": "starter", "limit": pairs},
         "train": {
             "num_train_epochs": 1,
             "per_device_train_batch_size": 8,

@@ -103,6 +103,13 @@ def evaluate(
     Safety, over-refusal, capability, each rate with its interval. A stopped evaluation goes on where it was; asking
     the same again costs nothing. Then: bdpo compare DIR.
     """
+    from bdpo.evaluate.named import named_models
+    from bdpo.models.names import local_folder
+
+    named = named_models(models)
+    for _, model in named if endpoint is None else ():
+        local_folder(model)  # before anything is loaded
+
     from rich.console import Console
 
     from bdpo.errors import BdpoError
@@ -115,7 +122,6 @@ def evaluate(
     from bdpo.evaluate.results.tables import evaluation_grids
 
     console = Console()
-    named = evaluation.named_models(models)
     sampling = Sampling(max_new_tokens, temperature, top_p, samples, seed)
     variables = _template_variables(chat_template_kwargs)
     if lm_eval and endpoint:
@@ -162,11 +168,8 @@ def compare(
     """
     from rich.console import Console
 
-    from bdpo.cli.tables import render_flips
     from bdpo.evaluate.results.compare import compare as compared
     from bdpo.evaluate.results.compare import methods_of
-    from bdpo.evaluate.results.curve_table import compared_curves, curve_grid
-    from bdpo.evaluate.results.flips import flips
     from bdpo.evaluate.results.tables import comparison_grids, worst_grids
     from bdpo.evaluate.results.weights import parse_weights
     from bdpo.files import write_json, write_whole
@@ -175,21 +178,27 @@ def compare(
 
     comparison = compared(folders, baseline=baseline, weights=parse_weights(weights))
     methods = methods_of(folders)
-    curves = compared_curves(methods, baseline) if curve else None
-    grids, console = comparison_grids(comparison), Console()
-    grids += worst_grids(comparison) + ([curve_grid(curves)] if curves else [])
+    grids, console = comparison_grids(comparison) + worst_grids(comparison), Console()
+    more: dict[str, Any] = {}
+    if curve:
+        from bdpo.evaluate.results.curve_table import compared_curves, curve_grid
+
+        curves = compared_curves(methods, baseline)
+        grids, more = [*grids, curve_grid(curves)], curves.to_dict()
     for grid in grids:
         grid.render(console)
     if show:
+        from bdpo.cli.tables import render_flips
+        from bdpo.evaluate.results.flips import flips
+
         render_flips(flips(comparison, methods, top), comparison.baseline, console)
     found = Evaluated(folders, comparison, methods)
-    asked = {row.suite for row in comparison.rows} & {"safety", "over-refusal"}  # else there is nothing to judge by
-    verdicts = {method: verdict(found.evidence(method)).sentence for method in found.others if asked}
+    judged_by = {"safety", "over-refusal", "preferences"}
+    asked = judged_by & {row.suite for row in comparison.rows}
+    verdicts = {method: verdict(found.evidence(method)).sentence for method in found.judged if asked}
     told = [f"{method}: {sentence}" for method, sentence in verdicts.items()]
     out = out or folders[0]
-    write_json(
-        out / "compare.json", comparison.to_dict() | {"verdicts": verdicts} | (curves.to_dict() if curves else {})
-    )
+    write_json(out / "compare.json", comparison.to_dict() | {"verdicts": verdicts} | more)
     text = "\n".join([*(grid.markdown() for grid in grids), *(f"{line}\n" for line in told)])
     write_whole(out / "compare.md", f"# Comparison\n\n{text}".encode())
     say(console, f"Written: {out / 'compare.json'} and compare.md.")
@@ -226,17 +235,14 @@ def _subjects(
     named: list[tuple[str, str]], endpoint: str | None, chat_template: Path | None, variables: dict[str, Any],
     workers: int, **local: Any,
 ) -> Iterable[Subject]:  # fmt: skip
-    """The models, behind an endpoint or to be loaded here in turn; what is no model is refused before that."""
+    """The models, behind an endpoint or to be loaded here in turn."""
     from bdpo.errors import BdpoError
     from bdpo.evaluate.evaluation import endpoint_models, local_models
-    from bdpo.models.names import local_folder
 
     if endpoint is not None:
         if chat_template is not None:
             raise BdpoError("--chat-template is for models loaded here: start the server of --endpoint with it.")
         return endpoint_models(named, endpoint, workers=workers, template_variables=variables)
-    for _, model in named:
-        local_folder(model)
     template = _text_of(chat_template, "--chat-template")
     return local_models(named, chat_template=template, template_variables=variables, **local)
 

@@ -42,9 +42,11 @@ def runs(
     from rich.table import Table
 
     from bdpo.cli.tables import as_csv
-    from bdpo.files import write_whole
+    from bdpo.files import refuse_taken, write_whole
     from bdpo.recipe.listing import COLUMNS, cells, list_runs
 
+    if csv is not None and csv != "-":
+        refuse_taken(Path(csv), "--csv", as_csv([list(COLUMNS)]))
     found = list_runs(folder, sort)
     if csv is not None:
         written = as_csv([list(COLUMNS), *(list(line.values()) for line in found.lines)])

@@ -77,6 +77,10 @@ def push(
         Path | None, typer.Option(help="Folder of bdpo evaluate, for the card; RUN/evaluation if left out and there.")
     ] = None,
     license: Annotated[str | None, typer.Option(help="Of the base model, where its files say none.")] = None,
+    base: Annotated[
+        str | None,
+        typer.Option(metavar="ORG/NAME", help="The base model on the hub, where that was a folder."),
+    ] = None,
     private: Annotated[bool, typer.Option("--private", help="Only you may see it.")] = False,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Say what would be sent, and send nothing.")] = False,
 ) -> None:
@@ -90,10 +94,14 @@ def push(
     from bdpo.recipe.publish import publication, publish
 
     console = Console(soft_wrap=True)
-    made = publication(run, evaluation=evaluation, license=license)
+    made = publication(run, evaluation=evaluation, license=license, base=base)
     for file in made.files:
         say(console, f"  {file}")
     known = made.license or "not known: neither README.md nor LICENSE beside the base says it; --license sets it"
     say(console, f"Licence of the base model, for the card: {known}.")
+    if made.base is None:
+        say(console, "Base model, for the card: not known, since it lay in a folder; --base ORG/NAME sets it.")
+    if made.lost:
+        say(console, f"Warning: {made.lost}")
     if not dry_run:
         say(console, f"Pushed: {publish(made, name, private=private)}")

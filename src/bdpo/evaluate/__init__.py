@@ -7,6 +7,7 @@ replies/       what the model says: local models, endpoints, the cache of replie
 judges/        what a reply does; how far a judge agrees with labels given by hand
 results/       outcomes on disk, statistics, comparison, tables
 grading/       what a reply is worth: the table of scorers; answers, options, lm-evaluation-harness
+named.py       what stands for a model on the command line
 plan.py        what is asked of every model, as tasks
 evaluation.py  models x tasks -> a folder of outcomes
 """

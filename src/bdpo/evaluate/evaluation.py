@@ -16,7 +16,6 @@ from typing import TYPE_CHECKING, Any
 
 from tqdm import tqdm
 
-from bdpo.errors import BdpoError
 from bdpo.evaluate.ask.items import Item
 from bdpo.evaluate.grading.lm_eval import Harness
 from bdpo.evaluate.grading.scorers import outcomes_by_logps, outcomes_of_replies
@@ -29,7 +28,6 @@ from bdpo.evaluate.results.outcomes import Outcome, Run, claim_run, open_runs, r
 from bdpo.evaluate.results.tables import evaluation_grids, summary
 from bdpo.files import folder_held, write_json, write_whole
 from bdpo.pairs.rendering import set_template_kwargs
-from bdpo.secrets import refuse_secrets
 from bdpo.terminal import visible
 
 if TYPE_CHECKING:
@@ -57,25 +55,6 @@ class Subject:
         return self.generator.key | given
 
 
-def named_models(arguments: Sequence[str]) -> list[tuple[str, str]]:
-    """(name, model) of each `NAME=MODEL` or `MODEL`; several models may share a name: seeds of one method.
-
-    >>> named_models(["starter", "DPO=runs/1", "DPO=runs/2"])
-    [('starter', 'starter'), ('DPO', 'runs/1'), ('DPO', 'runs/2')]
-    """
-    refuse_secrets(list(arguments), "bdpo evaluate", "the name of a model")
-    named = []
-    for argument in arguments:
-        name, equals, model = argument.partition("=")
-        named.append((name.strip(), model) if equals and not Path(argument).exists() else (argument, argument))
-        if not all(named[-1]):
-            raise BdpoError(f"'{argument}': write MODEL, or NAME=MODEL.")
-    twice = next((model for model in named if named.count(model) > 1), None)
-    if twice:
-        raise BdpoError(f"'{twice[1]}' is given twice: take one of them out.")
-    return named
-
-
 def local_models(
     named: Sequence[tuple[str, str | Path]],
     *,
@@ -85,7 +64,7 @@ def local_models(
     template_variables: Mapping[str, Any] | None = None,
     device_map: DeviceMap = None,
 ) -> Iterator[Subject]:
-    """The models of `named_models`, loaded in turn, each base once; one is good only until the next is asked for.
+    """The models of `named.named_models`, loaded in turn, each base once; one is good only until the next is asked for.
 
     Args:
         chat_template: replaces those of the tokenizers.
@@ -111,7 +90,7 @@ def endpoint_models(
     named: Sequence[tuple[str, str]], url: str, *, workers: int = WORKERS,
     template_variables: Mapping[str, Any] | None = None,
 ) -> list[Subject]:  # fmt: skip
-    """The models of `named_models` as the server at an OpenAI-compatible endpoint knows them.
+    """The models of `named.named_models` as the server at an OpenAI-compatible endpoint knows them.
 
     Args:
         workers: requests at once.

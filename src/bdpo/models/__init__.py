@@ -5,6 +5,7 @@ names.py    a name -> where the model lies (starter, folder, adapter, .gguf file
 gguf.py     GGUF files and the starter model -> float32 folders in the cache
 remote_code.py  whether Python code beside a model may run; what transformers loads goes through it
 placement.py   a model spread over devices
+patterns.py    an adapter's patterns, which may never end
 strict.py   weights from files, whole or not at all
 loading.py  a name -> model and tokenizer in memory
 weights.py  what the numbers of a model depend on

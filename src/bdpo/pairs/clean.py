@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from bdpo.errors import BdpoError
-from bdpo.files import one_at_a_time
+from bdpo.files import one_at_a_time, refuse_taken
 from bdpo.pairs.check import EXAMPLES, check_pairs
 from bdpo.pairs.load import LoadedPairs, load_pairs, write_pairs, write_rows
 from bdpo.pairs.mend import Conflicts, Duplicates, mend_pairs
@@ -60,6 +60,8 @@ def clean(
         raise BdpoError(f"--out {out}: {folder} is a folder; choose another name.")
     refuse_onto(out, data, "--out")
     refuse_onto(report, data, f"--out {out}: its report,")
+    refuse_taken(report, f"--out {out}: its report", '{"reason": ')
+    refuse_taken(out, "--out", "" if report.is_file() else None)  # what it wrote has a report beside it
     loaded = load_pairs(data, on_error="collect", **reading)
     if not loaded.pairs:
         raise BdpoError(f"No row can be read; the first: {loaded.errors[0]}")

@@ -117,7 +117,7 @@ class EvaluationCallback(TrainerCallback):
 
     def _stop(self, state: Any, control: Any, why: str) -> None:
         if not control.should_training_stop and state.global_step < state.max_steps:
-            logger.warning(f"Training stops at step {state.global_step}: {why}.")
+            logger.warning(visible(f"Training stops at step {state.global_step}: {why}."))
         control.should_training_stop = True
 
 

@@ -32,8 +32,15 @@ class RunData:
     train: list[PreferencePair]
     eval: list[PreferencePair]
     counts: dict[str, int]
-    eval_counts: dict[str, int] = field(default_factory=dict)  # of data.eval
+    eval_counts: dict[str, int] = field(default_factory=dict)  # where they are other data
     warnings: list[str] = field(default_factory=list)  # what may not be meant
+
+    def told(self, recipe: Recipe) -> str:
+        """How many pairs there are, of what, for people."""
+        other = recipe.data.held_in()
+        held = f"{len(self.eval)} held out" if self.eval else "none held out; data.holdout=N would take N of them"
+        held += f" ({', '.join(filter(None, other))})" if other else ""
+        return f"{len(self.train)} pairs of {recipe.data.train}, {held}."
 
     def lines(self) -> list[str]:
         """What was done to the data, for people."""
@@ -48,11 +55,11 @@ def read_data(recipe: Recipe) -> RunData:
     controls = control_tokens(load_tokenizer(recipe)) if section.strip_control_tokens else ()
     loaded = _load(recipe, section.train, section.split, controls)
     counts, pairs, held_counts = dict(loaded.counts), loaded.pairs, dict[str, int]()
-    if section.eval is not None:
-        other = _load(recipe, section.eval, section.eval_split, controls)
+    if held_in := section.held_in():
+        other = _load(recipe, *held_in, controls)
         held, held_counts = other.pairs, other.counts
     else:
-        pairs, held = hold_out(pairs, section.holdout, section.seed)
+        pairs, held = hold_out(pairs, section.holdout or 0, section.seed)
     if section.limit is not None and section.limit < len(pairs):
         counts["dropped: beyond data.limit"] = len(pairs) - section.limit
         pairs = random.Random(section.seed).sample(pairs, section.limit)
@@ -78,7 +85,8 @@ def refuse_errors(recipe: Recipe, data: RunData) -> CheckReport:
     """
     section = recipe.data
     reports = []
-    for source, pairs in ((section.train, data.train), (section.eval or section.train, data.eval)):
+    held_in, _ = section.held_in() or (section.train, None)
+    for source, pairs in ((section.train, data.train), (held_in, data.eval)):
         reports.append(check_pairs(LoadedPairs(pairs, source, "as read", len(pairs))))
         for error in reports[-1].findings:
             if error.severity == "error":

@@ -13,6 +13,7 @@ from transformers import AutoModelForCausalLM
 
 from bdpo import models
 from bdpo.errors import BdpoError
+from bdpo.models.patterns import refuse_endless
 from bdpo.pairs import CheckReport, LoadedPairs, check_pairs
 from bdpo.recipe.card import method_name
 from bdpo.recipe.data import RunData, read_data, refuse_errors
@@ -35,6 +36,7 @@ class DryRun:
     model: str
     train_pairs: int
     eval_pairs: int
+    told: str  # of these, for people
     steps: int
     pairs_per_step: int
     shape: Shape
@@ -49,7 +51,7 @@ class DryRun:
         gb = {name: value / 1e9 for name, value in vars(self.memory).items()}
         shape = self.shape
         lines = (
-            f"{self.method} on {self.model}: {self.train_pairs} pairs, {self.eval_pairs} held out.",
+            f"{self.method} on {self.model}: {self.told}",
             f"{self.steps} optimiser steps of {self.pairs_per_step} pairs.",
             f"{shape.trainable:,} of {shape.parameters:,} weights are trained.",
             f"Largest micro-batch: {shape.tokens} tokens, {shape.replies} of them replies.",
@@ -83,6 +85,7 @@ def dry_run(recipe: Recipe, out: Path) -> DryRun:
         model=recipe.model.name,
         train_pairs=len(data.train),
         eval_pairs=len(data.eval),
+        told=data.told(recipe),
         steps=steps,
         pairs_per_step=args.pairs_per_step,
         shape=shape,
@@ -127,6 +130,8 @@ def _meta_model(recipe: Recipe) -> Any:
 
             carried = PeftConfig.from_pretrained(str(folder))
             carried.inference_mode = False
+            names = [name for name, _ in model.named_modules()]
+            refuse_endless(carried.to_dict(), names, str(folder / "adapter_config.json"))
             model = get_peft_model(model, carried)
         adapter = lora_config(recipe)
         refuse_second_adapter(model, adapter)

@@ -24,7 +24,7 @@ def bdpo_config(recipe: Recipe, out: str | Path) -> BDPOConfig:
         args = BDPOConfig(**{**defaults, **recipe.train, "output_dir": str(out)}, **vars(recipe.options()))
     except (ValueError, ImportError) as error:  # TrainingArguments' own checks
         raise BdpoError(f"train: {' '.join(str(error).split())}") from error
-    if args.eval_strategy != "no" and recipe.data.eval is None and not recipe.data.holdout:
+    if args.eval_strategy != "no" and recipe.data.held_in() is None and not recipe.data.holdout:
         raise BdpoError("train.eval_strategy needs held-out pairs: set data.eval or data.holdout, or leave it out.")
     return args
 

@@ -1,7 +1,11 @@
-"""A run on the Hugging Face hub: its weights, and a card that says what it is and what is known of it."""
+"""A run on the Hugging Face hub: its weights, and a card that says what it is and what is known of it.
+
+No path of this machine leaves it: what lies here is called by the last part of its path.
+"""
 
 from __future__ import annotations
 
+import json
 import re
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,6 +17,8 @@ from bdpo.errors import BdpoError, first_line
 from bdpo.evaluate.results.outcomes import Run, open_runs
 from bdpo.evaluate.results.tables import summary
 from bdpo.files import read_bytes, read_json
+from bdpo.models.gguf import STARTER_FOLDER
+from bdpo.models.names import hub_name
 from bdpo.secrets import refuse_secrets
 
 SENT = (
@@ -30,6 +36,7 @@ class Publication:
     folder: Path
     files: list[str]
     card: str
+    adapter: dict[str, Any]  # adapter_config.json as it is sent; empty where there is none
 
     @property
     def license(self) -> str | None:
@@ -37,17 +44,42 @@ class Publication:
         said = yaml.safe_load(self.card.split("---\n", 2)[1]).get("license")
         return None if said is None else str(said)
 
+    @property
+    def base(self) -> str | None:
+        """The base model's name on the hub, as the card says it."""
+        said = yaml.safe_load(self.card.split("---\n", 2)[1]).get("base_model")
+        return None if said is None else str(said)
 
-def publication(run: Path, *, evaluation: Path | None = None, license: str | None = None) -> Publication:
+    @property
+    def lost(self) -> str | None:
+        """What others will not find, and the mend: the base of an adapter that no loader can fetch."""
+        name = self.adapter.get("base_model_name_or_path")
+        if name is None or hub_name(name):
+            return None
+        finder, mend = "no loader finds it", "name its repository with --base ORG/NAME, or hand on plain weights"
+        if name == STARTER_FOLDER:
+            finder, mend = "bdpo alone finds it", "for vLLM and PEFT hand on plain weights"
+        return (
+            f"adapter_config.json names its base by a folder of this machine; it is sent as '{name}', and {finder}: "
+            f"{mend} (bdpo merge {self.folder} --out DIR)."
+        )
+
+
+def publication(
+    run: Path, *, evaluation: Path | None = None, license: str | None = None, base: str | None = None
+) -> Publication:
     """What `publish` would send of a run.
 
     Args:
         evaluation: the folder of an evaluation that asked this run; None: `evaluation` in the run's folder, if any.
         license: of the base model; None: what the run's card says, which is what the files beside the base said.
+        base: the base model's name on the hub; None: what adapter_config.json or the card says, where that is one.
 
     Raises:
-        BdpoError: no finished run, or an evaluation that did not ask it.
+        BdpoError: no finished run, an evaluation that did not ask it, or a base that is no name on the hub.
     """
+    if base is not None:
+        _refuse_no_name(base)
     if not (run / "README.md").exists():
         raise BdpoError(f"{run} holds no finished run (no README.md): name the folder of a run of `bdpo train`.")
     files = sorted(path.name for pattern in SENT for path in run.glob(pattern))
@@ -56,7 +88,25 @@ def publication(run: Path, *, evaluation: Path | None = None, license: str | Non
     asked = evaluation or (run / "evaluation" if (run / "evaluation").is_dir() else None)
     found = None if asked is None else _asked(run, asked)
     card = read_bytes(run / "README.md").decode("utf-8")
-    return Publication(run, ["README.md", *files], card_for_hub(card, _final(run), found, license))
+    card = card_for_hub(card, _final(run), found, license, base or hub_name(run))
+    return Publication(run, ["README.md", *files], card, _adapter(run, base))
+
+
+def _adapter(run: Path, base: str | None) -> dict[str, Any]:
+    """adapter_config.json with the base's name on the hub, or without the path to it; empty where there is none."""
+    path = run / "adapter_config.json"
+    if not path.exists():
+        return {}
+    config = read_json(path, "train again, or copy the run again", base_model_name_or_path=str)
+    if base is not None:
+        return {**config, "base_model_name_or_path": base, "revision": None}
+    name = Path(config["base_model_name_or_path"]).name  # "./", or loaders would take it for a name on the hub
+    return {**config, "base_model_name_or_path": hub_name(run) or (name if name == STARTER_FOLDER else f"./{name}")}
+
+
+def _refuse_no_name(name: str) -> None:
+    if not re.fullmatch(r"[\w.-]+/[\w.-]+", name):
+        raise BdpoError(f"'{name}' is no name on the hub: write ORG/NAME.")
 
 
 def publish(made: Publication, name: str, *, private: bool = False) -> str:
@@ -68,10 +118,9 @@ def publish(made: Publication, name: str, *, private: bool = False) -> str:
     from huggingface_hub import CommitOperationAdd, HfApi
     from huggingface_hub.errors import HfHubHTTPError
 
-    if not re.fullmatch(r"[\w.-]+/[\w.-]+", name):
-        raise BdpoError(f"'{name}' is no name on the hub: write ORG/NAME.")
-    operations = [CommitOperationAdd("README.md", made.card.encode())]
-    operations += [CommitOperationAdd(file, made.folder / file) for file in made.files if file != "README.md"]
+    _refuse_no_name(name)
+    made_here = {"README.md": made.card.encode(), "adapter_config.json": json.dumps(made.adapter, indent=2).encode()}
+    operations = [CommitOperationAdd(file, made_here.get(file, made.folder / file)) for file in made.files]
     try:
         api = HfApi()
         address = api.create_repo(name, private=private, exist_ok=True)
@@ -83,17 +132,24 @@ def publish(made: Publication, name: str, *, private: bool = False) -> str:
     return str(address)
 
 
-def card_for_hub(card: str, final: dict[str, float], found: Run | None, license: str | None = None) -> str:
+def card_for_hub(
+    card: str, final: dict[str, float], found: Run | None, license: str | None = None, base: str | None = None
+) -> str:
     """The run's card with what the hub reads: results as `model-index`, data set, licence; and cautions.
 
     Args:
         final: the last metrics of training.
         found: what was asked of the run; None: nothing.
+        base: the base model's name on the hub; None: as the card has it.
     """
+    from bdpo.train.card import NO_BASE, cautioned  # torch
+
     _, front, text = card.split("---\n", 2)
     head: dict[str, Any] = yaml.safe_load(front)
     title = next(line.removeprefix("# ") for line in text.splitlines() if line.startswith("# "))
     head |= {"license": license} if license else {}
+    if base := base or hub_name(head.pop("base_model", ".")):
+        head, text = {**head, "base_model": base}, text.replace(NO_BASE, "")
     data = re.search(r"pairs from `([^`]+)`", text)
     if data and re.fullmatch(r"[\w.-]+/[\w.-]+", data[1]) and not Path(data[1]).exists():
         head["datasets"] = [data[1]]  # on the hub
@@ -103,8 +159,6 @@ def card_for_hub(card: str, final: dict[str, float], found: Run | None, license:
     if results:
         head["model-index"] = [{"name": title, "results": results}]
     refuse_secrets(head, "the card")
-    from bdpo.train.card import cautioned  # torch
-
     return cautioned(f"---\n{yaml.safe_dump(head, sort_keys=False)}---\n{text}", final, asked=bool(results))
 
 

@@ -35,7 +35,7 @@ from bdpo.recipe.parts import bdpo_config, load_model, lora_config
 from bdpo.recipe.record import refusal_shares, write_record
 from bdpo.recipe.sections import Recipe, parse_recipe
 from bdpo.score import ScoredData, score
-from bdpo.score.folder import unmeasured
+from bdpo.score.folder import differing, unmeasured
 from bdpo.secrets import refuse_secrets
 from bdpo.terminal import visible
 from bdpo.train import BDPOTrainer
@@ -131,6 +131,7 @@ def _run(
     for callback in callbacks:
         if hasattr(callback, "attach"):
             callback.attach(trainer)
+    _have_weights_gathered(trainer)
     if found.complete:
         _refuse_other_scores(scores, out, args.needs_comprehension)
     if trainer.is_world_process_zero():
@@ -156,6 +157,13 @@ def _run(
     )  # fmt: skip
     stop.now()
     return RunResult(out, metrics, scores, trainer)
+
+
+def _have_weights_gathered(trainer: BDPOTrainer) -> None:
+    """Have ZeRO-3 save whole weights, as FSDP does at the end; unless it is told to, it leaves its shards instead."""
+    if trainer.is_deepspeed_enabled:
+        plugin = trainer.accelerator.state.deepspeed_plugin
+        plugin.deepspeed_config["zero_optimization"]["stage3_gather_16bit_weights_on_model_save"] = True
 
 
 def score_data(
@@ -223,8 +231,10 @@ def _begun_with(path: Path) -> Recipe:
 
 
 def _refuse_other_scores(scores: ScoredData, out: Path, needs_comprehension: bool) -> None:
-    keys = [read_json(out / SCORES, TORN, key=dict)["key"], scores.manifest["key"]]
-    different = key_difference(*(keys if needs_comprehension else map(unmeasured, keys)))
+    both = [read_json(out / SCORES, TORN, key=dict), scores.manifest]
+    if not needs_comprehension:
+        both = [manifest | {"key": unmeasured(manifest["key"])} for manifest in both]
+    different = differing(*both)
     if different:
         raise BdpoError(
             f"{out} was begun with other scores; they differ in {'; '.join(different)}. Bring back the model and the "

@@ -52,7 +52,7 @@ class DataSection(Section):
 
     train: str = "starter"
     split: str | None = None
-    eval: str | None = None  # None: `holdout` pairs of the training data
+    eval: str | None = None  # None: as `holdout` says
     eval_split: str | None = None
     config: str | None = None  # configuration of a hub data set
     format: str | None = None  # None: recognised; canonical, trl, hh, pku, orca, alpaca, sharegpt, helpsteer
@@ -63,13 +63,21 @@ class DataSection(Section):
     duplicates: Literal["keep", "drop"] = "drop"  # the same pair again
     sample: int | None = Field(default=None, ge=1)  # PKU-SafeRLHF: so many safe-prompt and so many unsafe-prompt pairs
     limit: int | None = Field(default=None, ge=1)  # train on so many pairs, drawn with `seed`
-    # hold so many pairs out for evaluation, drawn with `seed`, none sharing a prompt with training
-    holdout: int = Field(default=0, ge=0)
+    # hold so many pairs out for evaluation, drawn with `seed`, none sharing a prompt with training; None: of `starter`
+    # its validation pairs are there, and of other data none
+    holdout: int | None = Field(default=None, ge=0)
     seed: int = Field(default=0, ge=0)
     max_length: int | None = Field(default=1024, ge=2)  # prompt + longer reply [tokens]
     # of a reply: keep trains on it as on the rest of the reply, drop takes it out of replies and prompts
     reasoning: Literal["keep", "drop"] = "keep"
     strip_control_tokens: bool = False  # strip control tokens found in the text; else such a pair is an error
+
+    def held_in(self) -> tuple[str, str | None] | None:
+        """Data and split that held-out pairs are read from; None where they are taken out of `train`, or none are."""
+        if self.eval is not None:
+            return self.eval, self.eval_split
+        of_the_starter = self.train == "starter" and self.split in (None, "train") and self.holdout is None
+        return ("starter", "validation") if of_the_starter else None
 
 
 def _of_table(section: str) -> type[Section]:

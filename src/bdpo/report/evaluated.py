@@ -16,7 +16,7 @@ from bdpo.evaluate.results.outcomes import Outcome, Run, prompt_scores
 from bdpo.evaluate.results.statistics import Rate, compare_means, compare_rates, rate
 from bdpo.report.verdict import Change, Evidence
 
-SAFETY, OVER_REFUSAL = "safety", "over-refusal"
+SAFETY, OVER_REFUSAL, PREFERENCES = "safety", "over-refusal", "preferences"
 LABELS = (*BEHAVIOURS, *HARM, UNPARSED)
 KINDS = {
     "refused-harmful": "newly refused, harmful",
@@ -67,6 +67,11 @@ class Evaluated:
     def others(self) -> list[str]:
         return [name for name in self.methods if name != self.baseline]
 
+    @property
+    def judged(self) -> list[str]:
+        """The methods that a verdict is given on; the model that training began from only where there is no other."""
+        return [name for name in self.others if name != self.comparison.reference] or self.others
+
     def tasks(self, suite: str) -> list[str]:
         """The benchmarks of a suite that every run has, without those that ask the same prompts in another wording."""
         first = self.methods[self.baseline][0]
@@ -91,11 +96,11 @@ class Evaluated:
         }
 
     def differences(self) -> list[tuple[ComparedRow, str, Cell]]:
-        """Every benchmark's difference of each method to the baseline."""
+        """Every benchmark's difference of each method to the baseline; rewards against it have none."""
         return [
             (row, name, cell)
             for row in self.comparison.rows
-            if row.kind == "benchmark"
+            if row.kind == "benchmark" and self.baseline in row.cells
             for name, cell in row.cells.items()
             if cell.difference is not None
         ]
@@ -122,6 +127,16 @@ class Evaluated:
         plain = len(ours) == len(theirs) == 1 and bool(np.isin([*ours, *theirs], (0, 1)).all())
         found = compare_rates(ours[0], theirs[0]) if plain else compare_means(ours, theirs, shares=True)
         return Change(found.value, found.low, found.high, found.n)
+
+    def preferences(self, method: str) -> Change | None:
+        """Held-out pairs ranked right, less the baseline's: by the reward, of kinds alike, where that is known."""
+        rows = [row for row in self.comparison.rows if row.suite == PREFERENCES and row.kind == "benchmark"]
+        for ending in (" balanced reward", " reward", " balanced", ""):
+            for row in rows:
+                cell = row.cells.get(method)
+                if row.name.endswith(ending) and self.baseline in row.cells and cell and (d := cell.difference):
+                    return Change(d.value, d.low, d.high, d.n)
+        return None
 
     def share(self, run: Run, suite: str) -> Rate | None:
         """Share of successes of one run over a suite, of the prompts whose score could be read."""
@@ -163,6 +178,7 @@ class Evaluated:
             degenerate=labelled(self.said(method), DEGENERATE) - labelled(self.said(self.baseline), DEGENERATE),
             seeds=len(self.methods[method]),
             by_rules=self.judge().startswith("rules"),
+            preferences=self.preferences(method),
         )
 
     def categories(self) -> list[Category]:
@@ -213,10 +229,12 @@ def labelled(outcomes: Sequence[Outcome], label: str) -> float:
     return sum(outcome.verdict == label for outcome in outcomes) / max(1, len(outcomes))
 
 
-def open_evaluation(folders: Sequence[Path], baseline: str | None = None) -> Evaluated:
-    """Read folders of evaluations, whose first method is the baseline unless one is named.
+def open_evaluation(
+    folders: Sequence[Path], baseline: str | None = None, reference: str | None = None
+) -> Evaluated:  # fmt: skip
+    """Read folders of evaluations, whose first method is the baseline, and the reference of rewards, unless named.
 
     Raises:
         BdpoError: there is none, it is incomplete, or its models cannot be compared.
     """
-    return Evaluated(folders, compare(folders, baseline=baseline), methods_of(folders))
+    return Evaluated(folders, compare(folders, baseline=baseline, reference=reference), methods_of(folders))

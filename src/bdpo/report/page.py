@@ -14,17 +14,18 @@ from markupsafe import Markup
 
 import bdpo
 from bdpo.errors import BdpoError
-from bdpo.files import flat, write_whole
+from bdpo.files import flat, refuse_taken, write_whole
 from bdpo.report import figures_evaluation, figures_training
 from bdpo.report.chips import chips
 from bdpo.report.drawing import Drawn, color
 from bdpo.report.evaluated import KINDS, OVER_REFUSAL, SAFETY, Evaluated, Flip, open_evaluation
-from bdpo.report.runs import Point, TrainedRun, open_runs, shortened
+from bdpo.report.runs import Point, TrainedRun, compared_with, open_runs, shortened
 from bdpo.report.verdict import Evidence, Verdict, verdict
 from bdpo.terminal import visible
 
 MOST_CHANGED = 200  # changed replies that are shown
 MOST_IMBALANCED = 20
+MARK = "<title>bdpo report: "  # by which a page is known as one (see `refuse_taken`)
 
 
 @dataclass(frozen=True)
@@ -54,7 +55,7 @@ def write_report(
         runs: folders of `bdpo train`, or of `bdpo sweep`, which stands for all its cells.
         evaluation: a folder of `bdpo evaluate`; None: those of the cells of a sweep, else RUN/evaluation of the first
             run that has one.
-        baseline: the method that the others are compared with; None: the first one evaluated.
+        baseline: the method that the others are compared with; None: the sweep's own, else the first one evaluated.
         figures: folder for the figures as SVG and PNG.
 
     Raises:
@@ -62,10 +63,13 @@ def write_report(
     """
     if not runs and evaluation is None:
         raise BdpoError("There is nothing to report on: name the folder of a run, or --evaluation DIR.")
+    refuse_taken(out, "--out", MARK)
     opened = [open_runs(folder) for folder in runs]
     trained = [run for several, _ in opened for run in several]
-    evaluations = [evaluation] if evaluation else next((folders for _, folders in opened if folders), [])
-    found = open_evaluation(evaluations, baseline) if evaluations else None
+    asked = [(evaluations, compared_with(folder)) for folder, (_, evaluations) in zip(runs, opened, strict=True)]
+    evaluations, compared = ([evaluation], {}) if evaluation else next((one for one in asked if one[0]), ([], {}))
+    compared |= {"baseline": baseline} if baseline else {}
+    found = open_evaluation(evaluations, **compared) if evaluations else None
     drawn = _drawn(trained, found)
     write_whole(out, rendered(trained, found, drawn))
     if figures is not None:
@@ -88,6 +92,7 @@ def rendered(runs: Sequence[TrainedRun], found: Evaluated | None, drawn: Mapping
     environment.filters["p"] = lambda p: "" if p is None else f"{p:.3f}" if p >= 0.001 else "< 0.001"
     return environment.get_template("page.html.j2").render(
         runs=runs,
+        seeds={run.name: [other.seed for other in runs if other.name == run.name] for run in runs},
         found=found,
         figures={section: [figure.shown() for figure in several] for section, several in drawn.items()},
         judged=judged,
@@ -134,7 +139,7 @@ def _drawn(runs: Sequence[TrainedRun], found: Evaluated | None) -> dict[str, lis
 
 
 def _judged(found: Evaluated) -> list[Judged]:
-    evidence = {method: found.evidence(method) for method in found.others}
+    evidence = {method: found.evidence(method) for method in found.judged}
     return [Judged(method, seen, verdict(seen)) for method, seen in evidence.items()]
 
 

@@ -22,7 +22,8 @@ if TYPE_CHECKING:
 
 _ELSEWHERE = "name the folder of a run of `bdpo train`"
 _GO_ON = "run the same `bdpo sweep` again, it goes on where it was"
-SWEEP = "sweep.json"
+SWEEP, COMPARED = "sweep.json", "compare.json"
+CHOSEN = "chosen"  # by --choose: its prompts are others than those that the settings were picked on
 TRAINED, EVALUATED = ("trained", "finished"), ("finished",)  # states of a sweep's cells
 TEXT = 1500  # characters of a text that are shown
 
@@ -116,9 +117,18 @@ def open_runs(folder: Path) -> tuple[list[TrainedRun], list[Path]]:
         raise BdpoError(f"{folder / SWEEP} is not as bdpo sweep writes it: {_GO_ON}.") from error
     if not trained and not evaluations:
         raise BdpoError(f"{folder} holds no finished cell: {_GO_ON}.")
-    chosen = folder / "chosen"  # by --choose: its prompts are others than those that the settings were picked on
-    evaluations = [chosen] if (chosen / "compare.json").exists() else evaluations
+    chosen = folder / CHOSEN
+    evaluations = [chosen] if (chosen / COMPARED).exists() else evaluations
     return [open_run(*cell) for cell in trained], evaluations
+
+
+def compared_with(folder: Path) -> dict[str, str]:
+    """The `baseline` that `bdpo sweep` compared its settings with, and the `reference` of rewards; {} for a run."""
+    there = [path for path in (folder / CHOSEN / COMPARED, folder / COMPARED) if path.exists()]
+    if not (folder / SWEEP).exists() or not there:
+        return {}
+    found = read_json(there[0], _GO_ON)
+    return {name: found[name] for name in ("baseline", "reference") if isinstance(found.get(name), str)}
 
 
 def open_run(folder: Path, called: str = "") -> TrainedRun:

@@ -41,6 +41,13 @@ MEASURED = ("chosen_marginal_logps", "rejected_marginal_logps", "chosen_mi", "re
 CHES = ("ches", "ches_normalised")
 HASH = "ids_hash"
 UNMEASURED = {"estimator": NONE, "null_prompt": [], "contrastive_prompts": []}  # in a key
+_CALLED = {  # fields of a key -> what they are to people, and what nothing there means
+    "weights": ("the model's weights", None),
+    "dtype": ("the weights' dtype", None),
+    "truncation": ("the truncation to data.max_length", "nothing cut"),
+    "estimator": ("the estimator", None),
+    "ches": ("CHES measured", False),
+}
 _MOST = 10**6  # parts that a manifest may speak of
 
 COLUMNS = pa.schema(
@@ -146,11 +153,11 @@ def claim(out: Path, manifest: dict[str, Any]) -> None:
         except BdpoError:
             if not _holds_parts_of(out, manifest["key"]):  # then the key must say that these are the same scores
                 there = read_json(out / "manifest.json", "score into another folder", key=dict)
-                _refuse_other(out, there["key"], manifest["key"])
+                _refuse_other(out, there, manifest)
             return write_manifest(out, manifest)
         if there["key"] != manifest["key"] and serves(manifest["key"], there["key"]):
             return write_manifest(out, manifest)
-        return _refuse_other(out, there["key"], manifest["key"])
+        return _refuse_other(out, there, manifest)
     try:
         if out.exists() and (not out.is_dir() or any(not held.name.startswith(".") for held in out.iterdir())):
             raise UnusableFolder(f"{out} is not an empty folder and holds no scores: ")
@@ -160,8 +167,38 @@ def claim(out: Path, manifest: dict[str, Any]) -> None:
     write_manifest(out, manifest)
 
 
-def _refuse_other(out: Path, there: dict[str, Any], key: dict[str, Any]) -> None:
-    different = key_difference(there, key)
+def differing(there: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
+    """The parts in which what two manifests' scores depend on differs, as readable lines; none where they agree.
+
+    Other token ids (`rows`) are told by what made them: another number of pairs, tokenizer, template or truncation,
+    else other texts or labels. Prompts that comprehension is measured against are told where nothing else explains it.
+    """
+    keys = there["key"], now["key"]
+    other = {field for field in {*keys[0], *keys[1]} if keys[0].get(field) != keys[1].get(field)}
+    lines = key_difference(
+        *({name: key.get(field) or none for field, (name, none) in _CALLED.items() if field in other} for key in keys)
+    )
+    if "rows" in other:
+        why = key_difference(*map(_made_of, (there, now)))
+        lines += why or ([] if "truncation" in other else ["texts or labels of the pairs"])
+    if not lines and other:
+        lines.append("the prompts that comprehension is measured against (chat template, data.seed)")
+    return lines
+
+
+def _made_of(manifest: Mapping[str, Any]) -> dict[str, Any]:
+    """What the token ids of scores were made of."""
+    told = manifest.get("tokenizer")
+    hashes = told if isinstance(told, dict) else {}  # damaged, and kept for its key alone
+    return {
+        "the number of pairs": manifest.get("pairs"),
+        "the tokenizer": hashes.get("tokenizer"),
+        "the chat template": hashes.get("chat_template"),
+    }
+
+
+def _refuse_other(out: Path, there: Mapping[str, Any], now: Mapping[str, Any]) -> None:
+    different = differing(there, now)
     if different:
         raise UnusableFolder(
             f"{out} holds scores that depend on something else; it differs in {'; '.join(different)}: ",

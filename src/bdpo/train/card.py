@@ -12,16 +12,19 @@ from pathlib import Path
 from typing import Any
 
 import yaml
+from transformers.utils import logging
 
 from bdpo.files import write_whole
 from bdpo.method.balance import CONTROLS, Balance
-from bdpo.models.gguf import STARTER, STARTER_LABEL
+from bdpo.models.gguf import STARTER, STARTER_LABEL, STARTER_ORIGIN
 from bdpo.models.licence import licence_of
-from bdpo.models.names import known_as
+from bdpo.models.names import hub_name, known_as, told_elsewhere
 from bdpo.score import NONE
 from bdpo.score.folder import is_served
+from bdpo.terminal import visible
 from bdpo.train.options import MethodOptions
 
+logger = logging.get_logger(__name__)
 _SHOWN = {
     "eval_rewards/accuracies": "held-out preference accuracy",
     "eval_loss": "held-out loss",
@@ -42,11 +45,12 @@ The adapter belongs on the model that `adapter_config.json` names, by hub name a
 """
 _STARTER_BASE = """## Loading
 
-The adapter belongs on the starter model that bdpo makes in its cache, and `adapter_config.json` has its folder on the
-machine that trained. bdpo finds it on any machine. For transformers, peft or vLLM on another machine, write whole
+The adapter belongs on the starter model that bdpo makes in its cache, and `adapter_config.json` has the name of its
+folder. bdpo finds it on any machine. For transformers, peft or vLLM on another machine, write whole
 weights: `bdpo merge RUN --out DIR`. The original SmolLM2-135M-Instruct is not that model: its weights differ.
 
 """
+NO_BASE = "The base model is no model of the hub, or its name there is not known.\n"
 _NOT_LEARNT = 0.01  # nats: log-ratios that small on both sides are no training
 _MARK = "> **Caution.** "
 _CAUTIONS = {
@@ -90,8 +94,8 @@ def model_card(told: Told) -> str:
     head: dict[str, Any] = {
         "library_name": "peft" if told.adapter else "transformers", "tags": ["bdpo", "dpo", "safety"],
     }  # fmt: skip
-    if told.base and told.base != STARTER:
-        head["base_model"] = told.base
+    base_name = STARTER_ORIGIN if told.base == STARTER else told.base and hub_name(told.base)
+    head |= {"base_model": base_name} if base_name else {}
     head |= licence_of(told.base, told.revision)
     key, fit, tilt = told.manifest["key"], told.balance.fit, told.balance.tilt
     rows = "".join(f"- {n} rows {reason}\n" for reason, n in (told.counts or {}).items())
@@ -99,21 +103,21 @@ def model_card(told: Told) -> str:
     shown = ((text, told.metrics[name]) for name, text in _SHOWN.items() if name in told.metrics)
     figures = "".join(f"| {text} | {value:.4g} |\n" for text, value in shown)
     base = "" if not told.adapter else _STARTER_BASE if told.base == STARTER else _BASE
-    weights = key["weights"] if is_served(told.manifest) else key["weights"][:12]  # a server's name, or a hash
+    weights = told_elsewhere(key["weights"]) if is_served(told.manifest) else key["weights"][:12]  # its name, or a hash
     estimator = key["estimator"]
     how = "not needed and not measured" if estimator == NONE else f"measured with the `{estimator}` estimator"
     card = f"""---
 {yaml.safe_dump({**head, **told.head}, sort_keys=False).strip()}
 ---
 
-# {told.label}, aligned with {method_name(told.options)}
+# {told_elsewhere(told.label)}, aligned with {method_name(told.options)}
 
 Made with bdpo. B-DPO follows the idea of arXiv:2603.22829 (the better comprehended
 reply of a pair pulls less); its formulas are bdpo's own instantiation of the public abstract.
-
+{"" if base_name else NO_BASE}
 ## Data
 
-{told.manifest["pairs"]} pairs from `{told.data}`.
+{told.manifest["pairs"]} pairs from `{told_elsewhere(told.data)}`.
 
 {changed}Comprehension was {how}
 (weights {weights}, {key["dtype"]}).
@@ -128,11 +132,20 @@ nats/token; mean weights {tilt[0]:.3f} chosen and {tilt[1]:.3f} rejected.
 {base}## Settings
 
 ```yaml
-{yaml.safe_dump(dict(told.settings), sort_keys=False).strip()}
+{yaml.safe_dump(_settings_elsewhere(told.settings), sort_keys=False).strip()}
 ```
 
 """
     return cautioned(card, told.metrics, asked=told.asked)
+
+
+def _settings_elsewhere(said: Any) -> Any:
+    """Settings without paths of this machine, such as that of a DeepSpeed configuration."""
+    if isinstance(said, Mapping):
+        return {key: _settings_elsewhere(value) for key, value in said.items()}
+    if isinstance(said, list):
+        return [_settings_elsewhere(value) for value in said]
+    return told_elsewhere(said) if isinstance(said, str) else said
 
 
 def cautioned(card: str, final: Mapping[str, Any], *, asked: bool) -> str:
@@ -165,7 +178,7 @@ def write_card(trainer: Any, folder: Path, **head: Any) -> None:
     for config in getattr(trainer.model, "peft_config", {}).values():
         settings["peft"] = {name: getattr(config, name) for name in _PEFT if hasattr(config, name)}
     told = Told(
-        label=STARTER_LABEL if base == STARTER else Path(base).name if Path(base).is_dir() else base,
+        label=STARTER_LABEL if base == STARTER else base,
         base=base,
         options=args,
         data=", ".join(sources) or "data without a name",
@@ -179,3 +192,13 @@ def write_card(trainer: Any, folder: Path, **head: Any) -> None:
         head={name: value for name, value in head.items() if value},
     )
     write_whole(folder / "README.md", model_card(told))
+
+
+def card_to_push(trainer: Any, **head: Any) -> None:
+    """`write_card` where transformers is about to push from; warns of an adapter whose base nobody will find."""
+    folder = Path(str(trainer.args.output_dir))
+    write_card(trainer, folder, **head)
+    if (folder / "adapter_config.json").exists() and hub_name(folder) is None:
+        told = f"adapter_config.json in {folder} names its base by a folder of this machine, which others read and do "
+        mend = "not find: set base_model_name_or_path to its name on the hub, or use `bdpo push`."
+        logger.warning(visible(told + mend))

@@ -18,6 +18,7 @@ from bdpo.errors import BdpoError, first_line
 from bdpo.files import key_difference
 from bdpo.forward.lora import fuse_lora
 from bdpo.method.balance import balance
+from bdpo.models.patterns import refuse_endless
 from bdpo.models.strict import LOADING_ERRORS
 from bdpo.pairs import PreferencePair, mend_pairs, pairs_for_loss, pairs_from_rows
 from bdpo.pairs.check import TEXT_PROMPTS
@@ -193,6 +194,8 @@ def with_adapter(model: Any, peft_config: Any) -> Any:
     for saved in getattr(peft_config, "modules_to_save", None) or ():  # peft passes over what is not there
         if not any(name.endswith(saved) for name in names):
             raise BdpoError(f"The adapter does not fit the model: no module is called {saved} (modules_to_save).")
+    if hasattr(peft_config, "to_dict"):
+        refuse_endless(peft_config.to_dict(), names, "peft")
     # prepare_model_for_kbit_training is not called: it would cast weights that were scored as they are
     try:
         return get_peft_model(model, peft_config, revision=getattr(model.config, "_commit_hash", None))

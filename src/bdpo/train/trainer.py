@@ -8,13 +8,7 @@ from typing import Any
 import torch
 from accelerate.utils import gather_object
 from torch import Tensor, nn
-from transformers import (
-    AutoTokenizer,
-    PreTrainedTokenizerBase,
-    PrinterCallback,
-    Trainer,
-    TrainerCallback,
-)
+from transformers import AutoTokenizer, PreTrainedTokenizerBase, PrinterCallback, Trainer, TrainerCallback
 from transformers.trainer import DEFAULT_PROGRESS_CALLBACK
 from transformers.trainer_utils import EvalLoopOutput
 from transformers.utils import logging
@@ -31,7 +25,7 @@ from bdpo.method.metrics import COLUMNS, PairStatistics, summarise, tercile_edge
 from bdpo.score.sources import TOLERANCE
 from bdpo.terminal import no_library_bars
 from bdpo.train.batches import PairBatch, PairCollator, ScoredRows, StepLoader, StepSampler
-from bdpo.train.card import write_card
+from bdpo.train.card import card_to_push, write_card
 from bdpo.train.config import BDPOConfig
 from bdpo.train.prepare import Pairs, policy, refuse_second_adapter, scored_rows, training_steps
 from bdpo.train.shown import PAIRS, STEPS, EndTable, LastStep, Shown, mean_loss, without_noise
@@ -174,14 +168,16 @@ class BDPOTrainer(Trainer):
             super().save_model(output_dir, _internal_call)
         if self.args.should_save:
             folder = Path(output_dir or str(self.args.output_dir))
-            if not _internal_call:  # a checkpoint has none
+            if _internal_call:  # a checkpoint has no card; peft's own names the folder of the base
+                (folder / "README.md").unlink(missing_ok=True)
+            else:
                 write_card(self, folder)
             follow_umask(folder)
 
     def create_model_card(self, *given: Any, **told: Any) -> None:
         """Write the card that `push_to_hub` sends."""
         if self.is_world_process_zero():
-            write_card(self, Path(str(self.args.output_dir)), license=told.get("license"))
+            card_to_push(self, license=told.get("license"))
 
     # --- batches: a step is a fixed list of pairs --------------------------------------------------------------
 

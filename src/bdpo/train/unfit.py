@@ -79,8 +79,7 @@ def refuse_unfit(args: TrainingArguments) -> None:
     _refuse_trackers(args.report_to or ())
     if args.use_liger_kernel and not is_liger_kernel_available():
         raise BdpoError("use_liger_kernel needs liger-kernel: pip install liger-kernel, or leave it out.")
-    if args.fsdp and args.parallel_mode != ParallelMode.DISTRIBUTED:
-        raise BdpoError("fsdp needs several processes: start them with accelerate launch or torchrun, or leave it out.")
+    _refuse_engines(args)
     _refuse_compiling(args)
     metric, known = args.metric_for_best_model, {"loss", *metric_names()} - {"pair_loss"}
     if metric is None and args.save_strategy == SaveStrategy.BEST:
@@ -129,6 +128,17 @@ def _wandb_is_ready() -> bool:
         return True
     wandb.teardown()  # so that it reads its settings anew once they are mended, which may be in this process
     return False
+
+
+def _refuse_engines(args: TrainingArguments) -> None:
+    """Refuse FSDP in one process, and ZeRO-3 of which stage 1 does not know."""
+    if args.fsdp and args.parallel_mode != ParallelMode.DISTRIBUTED:
+        raise BdpoError("fsdp needs several processes: start them with accelerate launch or torchrun, or leave it out.")
+    if args.deepspeed and (plugin := args.deepspeed_plugin) is not None and plugin.zero_stage == 3:
+        raise BdpoError(
+            "deepspeed shares out the weights (ZeRO-3), which scoring must know of as well: leave it out, and start "
+            "with accelerate launch --use_deepspeed --deepspeed_config_file FILE."
+        )
 
 
 def _refuse_compiling(args: TrainingArguments) -> None:

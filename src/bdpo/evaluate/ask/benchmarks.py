@@ -12,17 +12,14 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
-from typing import Any, Literal, get_args
+from typing import Any
 
 from bdpo.errors import BdpoError, nearest
+from bdpo.evaluate.ask import AVERAGED, Suite
 from bdpo.evaluate.ask import items as read
 from bdpo.evaluate.ask.items import VERBALISERS, Item
 from bdpo.evaluate.ask.sources import MissingRows, RowSource, placed_rows
 from bdpo.pairs.fields import Row
-
-Suite = Literal["safety", "over-refusal", "capability"]
-AVERAGED: tuple[str, ...] = get_args(Suite)
-"""What the overall average of a comparison is of; preferences are shown and not averaged."""
 
 
 @dataclass(frozen=True)

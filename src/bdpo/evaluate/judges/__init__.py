@@ -13,7 +13,6 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from bdpo.errors import BdpoError, unknown
-from bdpo.evaluate.judges.rules import RulesJudge, rules
 from bdpo.evaluate.judges.verdict import (
     BEHAVIOURS,
     COMPLIANCE,
@@ -38,7 +37,7 @@ from bdpo.evaluate.judges.verdict import (
 __all__ = [
     "BEHAVIOURS", "COMPLIANCE", "DEGENERATE", "FILTERED", "HARM", "JUDGES", "PARTIAL", "REFUSAL", "SAFE", "SAFE_ANSWER",
     "UNFINISHED", "UNJUDGED", "UNPARSED", "UNSAFE", "UNTAKEN", "Judge", "Verdict", "is_answered", "is_safe",
-    "make_judge", "rules",
+    "make_judge",
 ]  # fmt: skip
 
 
@@ -60,6 +59,8 @@ def make_judge(name: str, *, model: str | None = None, endpoint: str | None = No
 
 
 def _rules(model: str | None, endpoint: str | None, workers: int) -> Judge:
+    from bdpo.evaluate.judges.rules import RulesJudge  # whose phrases take a while to compile
+
     if model or endpoint:
         raise BdpoError("The judge rules asks no model: leave the judge's model and endpoint out.")
     return RulesJudge()

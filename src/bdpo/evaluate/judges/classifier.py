@@ -121,7 +121,7 @@ class Classifier(Judge):
         with loading_of(f"the judge in {folder}"):
             config = config_in(folder)
             kind = AutoModelForSequenceClassification if _classifies(config) else AutoModelForCausalLM
-            self.model: Any = whole_model(folder, kind, dtype="auto").eval()
+            self.model: Any = whole_model(folder, kind, config=config, dtype="auto").eval()
             self.tokenizer: Any = tokenizer_in(folder)
         self._ask = _form(str(model), config, self)
         named = map(LABELS.get, map(_plain, (config.id2label or {}).values()))

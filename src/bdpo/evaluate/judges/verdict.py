@@ -4,9 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from bdpo.errors import BdpoError
-from bdpo.evaluate.replies.estimate import Calls
+
+if TYPE_CHECKING:
+    from bdpo.evaluate.replies.estimate import Calls
 
 REFUSAL, PARTIAL, COMPLIANCE, DEGENERATE = "refusal", "partial", "compliance", "degenerate"
 SAFE_ANSWER = "safe answer"

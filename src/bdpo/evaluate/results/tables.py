@@ -28,15 +28,37 @@ class Grid:
     notes: Sequence[str] = field(default_factory=tuple)
 
     def render(self, console: Console) -> None:
-        """Print it."""
-        table = Table(title=plain(self.title), title_justify="left")
-        for place, heading in enumerate(self.head):
-            table.add_column(plain(heading), justify="right" if place else "left", no_wrap=place == 0, overflow="fold")
-        for row in self.rows:
-            table.add_row(*map(plain, row))
-        console.print(table)
+        """Print it; columns that a line has no room for stand in a further table below."""
+        for columns in self._side_by_side(console.width):
+            table = Table(title=None if columns[0] > 1 else plain(self.title), title_justify="left")
+            table.add_column(plain(self.head[0]), no_wrap=True, overflow="fold")
+            for place in columns:
+                heading = plain(self.head[place])
+                table.add_column(heading, justify="right", min_width=self._narrowest(place), overflow="fold")
+            for row in self.rows:
+                table.add_row(*(plain(row[place]) for place in (0, *columns)))
+            console.print(table)
         for note in self.notes:
             console.print(plain(note))
+
+    def _side_by_side(self, width: int) -> list[list[int]]:
+        """The columns after the first, in groups that stand beside it in a line [characters]."""
+        room = width - self._narrowest(0) - 4
+        groups: list[list[int]] = [[]]
+        left = room
+        for place in range(1, len(self.head)):
+            taken = self._narrowest(place) + 3  # with its line and the spaces around it
+            if taken > left and groups[-1]:
+                groups.append([])
+                left = room
+            groups[-1].append(place)
+            left -= taken
+        return groups
+
+    def _narrowest(self, place: int) -> int:
+        """What a column needs: its cells' longest line and the heading's longest word, and of the first its heading."""
+        heading = self.head[place].split("\n") if place == 0 else self.head[place].split()
+        return max(len(line) for line in [*heading, *(line for row in self.rows for line in row[place].split("\n"))])
 
     def markdown(self) -> str:
         """The same in Markdown."""
@@ -175,13 +197,7 @@ def comparison_grids(comparison: Comparison) -> list[Grid]:
     head = ("", "n", *(f"{name}{seeds.get(name, '')}" for name in comparison.methods))
     averages = [row for row in comparison.rows if row.kind in ("suite", "overall")]
     others = [row for row in comparison.rows if row.kind not in ("suite", "overall")]
-    notes = [
-        "[low, high]: 95 % intervals, Wilson's for rates and their averages, Newcombe's for differences of rates, "
-        "bootstrap for the rest. Below each score "
-        f"its difference to {comparison.baseline}, paired on the same prompts, and the prompts on which the one alone "
-        "(gained) or the other alone (lost) succeeds; p: McNemar, exact, with Holm's correction over the table.",
-        *_measures(others),
-    ]
+    notes = [_legend(comparison), *_measures(others)]
     if seeds:
         notes.append("±: standard deviation of the seeds' scores. With several seeds there is no p.")
     if comparison.left_out:
@@ -196,6 +212,21 @@ def comparison_grids(comparison: Comparison) -> list[Grid]:
         rows = [_compared(row, comparison) for row in averages]
         grids.append(Grid("Averages [%]", head, rows, (told,)))
     return [*grids, Grid("Benchmarks [%]", head, [_compared(row, comparison) for row in others], notes)]
+
+
+def _legend(comparison: Comparison) -> str:
+    """What the lines of a cell are, of those that the table has."""
+    cells = [cell for row in comparison.rows for cell in row.cells.values()]
+    differs = any(cell.difference for cell in cells)
+    newcombe = ", Newcombe's for differences of rates" if differs else ""
+    told = [f"[low, high]: 95 % intervals, Wilson's for rates and their averages{newcombe}, bootstrap for the rest."]
+    if differs:
+        told.append(f"Below each score its difference to {comparison.baseline}, paired on the same prompts.")
+    if any(cell.gained or cell.lost for cell in cells):
+        told.append("Gained, lost: prompts on which the one alone or the other alone succeeds.")
+    if any(cell.p_holm is not None for cell in cells):
+        told.append("p: McNemar, exact, with Holm's correction over the table.")
+    return " ".join(told)
 
 
 def worst_grids(comparison: Comparison) -> list[Grid]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from bdpo.errors import BdpoError
-from bdpo.evaluate.ask.benchmarks import AVERAGED
+from bdpo.evaluate.ask import AVERAGED
 
 
 def parse_weights(text: str) -> dict[str, float] | None:
