@@ -36,6 +36,7 @@ ROOT = Path(__file__).parents[1]
 _BLOCK = re.compile(
     r"(?:^<!-- (?P<note>parsed|file): (?P<said>[^\n]+) -->\n+)?^```(?P<kind>\w+)\n(?P<text>.*?)^```$", re.M | re.S
 )
+COMMAND = get_command(app)
 _ELSEWHERE = {"architecture.md"}  # tests/test_architecture.py runs its blocks
 
 
@@ -172,7 +173,7 @@ def test_a_block_can_be_parsed(block: Block, tmp_path: Path) -> None:
 
 def parse(arguments: list[str]) -> None:
     """Parse arguments of `bdpo` and run nothing; an unknown option or a missing one is an error."""
-    command, path = get_command(app), ["bdpo"]
+    command, path = COMMAND, ["bdpo"]
     context = command.make_context("bdpo", [], resilient_parsing=True)
     while hasattr(command, "commands"):
         path.append(arguments[0])

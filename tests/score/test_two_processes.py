@@ -14,14 +14,16 @@ from bdpo.score.folder import open_scores
 from tiny import make_pairs, tiny_model
 
 SCRIPT = """
-import json, os, sys
+import json
+import os
+import sys
 import torch
 from pathlib import Path
 from torch.nn.parallel import DistributedDataParallel
 from tiny import make_pairs, tiny_model, tiny_tokenizer
-from bdpo.processes import weights_are_sharded
 from bdpo.score import scoring, sources
 from bdpo.forward import sharded
+from bdpo.processes import weights_are_sharded
 from bdpo.forward.layout import Tree, lay_out
 from bdpo.forward.logprobs import branch_logps
 
@@ -78,7 +80,10 @@ print("held", *(f"{share:.2f}" for share in held), flush=True)
 
 @pytest.fixture(scope="module")
 def launched(tmp_path_factory):
-    """Folder that two processes wrote in, what they printed, and what they said on standard error."""
+    """Folder that two processes wrote in, what they printed, and what they said on standard error.
+
+    Scoring by shares is torch's, whatever engine `accelerate launch` is told of, so that no DeepSpeed is needed.
+    """
     out = tmp_path_factory.mktemp("two")
     (out / "script.py").write_text(SCRIPT)
     torchrun = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node=2", "--standalone"]
