@@ -7,19 +7,20 @@ VENV := .venv
 BIN := $(VENV)/bin
 # What is installed at once; a target that needs more installs that itself.
 EXTRAS ?= dev
+INSTALLED := $(VENV)/installed-$(EXTRAS)
 # What is imported is compiled then: to compile all that is installed takes longer than the installation.
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check --no-compile -c constraints.txt
 
 .PHONY: demo test faults browser docs smoke package install lint clean
 
-demo: $(VENV)/installed
+demo: $(INSTALLED)
 	$(BIN)/bdpo demo
 
-test: $(VENV)/installed
+test: $(INSTALLED)
 	HF_HUB_OFFLINE=1 OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n logical --maxprocesses 4 --dist loadfile \
 		--no-loadscope-reorder --ignore tests/report/test_browser.py
 
-faults: $(VENV)/installed
+faults: $(INSTALLED)
 	OMP_NUM_THREADS=1 $(BIN)/python tests/faults
 
 package:
@@ -29,26 +30,26 @@ package:
 	build/venv/bin/python -m pip install --quiet --disable-pip-version-check --no-deps --force-reinstall dist/bdpo-*.whl
 	cd build && venv/bin/mypy --config-file= --strict ../tests/typed_user.py
 
-browser: $(VENV)/installed
+browser: $(INSTALLED)
 	$(if $(findstring browser,$(EXTRAS)),,-$(PIP) -e '.[browser]')
 	HF_HUB_OFFLINE=1 $(BIN)/python -m pytest -rs tests/report/test_browser.py || [ $$? = 5 ]
 
-docs: $(VENV)/installed
+docs: $(INSTALLED)
 	$(if $(findstring docs,$(EXTRAS)),,$(PIP) -e '.[docs]')
 	$(BIN)/python docs/site.py
 
-smoke: $(VENV)/installed
+smoke: $(INSTALLED)
 	rm -rf build/smoke
 	HF_HUB_OFFLINE=1 $(BIN)/bdpo sweep --config studies/smoke.yaml --out build/smoke
 
-install: $(VENV)/installed
+install: $(INSTALLED)
 
-lint: $(VENV)/installed
+lint: $(INSTALLED)
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 
-$(VENV)/installed: pyproject.toml constraints.txt
+$(INSTALLED): pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
 	$(PIP) torch
 	$(PIP) -e '.[$(EXTRAS)]'

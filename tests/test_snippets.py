@@ -116,7 +116,7 @@ def stores(tmp_path_factory: pytest.TempPathFactory, undrawn: None) -> Iterator[
 
 def made(folder: Path) -> Path:
     """runs/dpo and runs/b-dpo, trained on a few of the embedded pairs, and runs/evaluation of both."""
-    few = ["data.train=starter", "data.eval=starter", "data.eval_split=validation", "data.limit=8", "peft={r: 2}"]
+    few = ["data.train=starter", "data.limit=8", "peft={r: 2}"]
     for run, balanced in (("dpo", "false"), ("b-dpo", "true")):
         run_recipe(load_recipe(None, [*few, f"balance.enabled={balanced}"]), folder / run)
     tasks, _ = plan_tasks(Plan("starter", limit=4, sampling=Sampling(max_new_tokens=4)), make_judge("rules"))

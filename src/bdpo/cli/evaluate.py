@@ -195,7 +195,7 @@ def compare(
     found = Evaluated(folders, comparison, methods)
     judged_by = {"safety", "over-refusal", "preferences"}
     asked = judged_by & {row.suite for row in comparison.rows}
-    verdicts = {method: verdict(found.evidence(method)).sentence for method in found.judged if asked}
+    verdicts = {method: verdict(found.evidence(method)).sentence for method in found.others if asked}
     told = [f"{method}: {sentence}" for method, sentence in verdicts.items()]
     out = out or folders[0]
     write_json(out / "compare.json", comparison.to_dict() | {"verdicts": verdicts} | more)

@@ -21,6 +21,7 @@ from bdpo.models.gguf import STARTER, STARTER_FOLDER, converted, starter
 from bdpo.models.remote_code import remote_code_is_trusted
 
 _READ = (".json", ".safetensors", ".bin", ".jinja", ".model", ".txt")  # what is read of a model's folder
+HUB_NAME = r"[\w.-]+/[\w.-]+"  # ORG/NAME
 
 
 def resolve(name: str | Path, *, revision: str | None = None, weights: bool = True) -> Path:
@@ -101,7 +102,7 @@ def hub_name(name: str | Path) -> str | None:
     if cached := re.search(r"models--([\w.-]+)[/\\]snapshots[/\\]", str(path)):
         return cached[1].replace("--", "/", 1)
     here = path.exists() or said.startswith((".", "~")) or is_starter(name) or path.suffix == ".gguf"
-    return said if not here and re.fullmatch(r"[\w.-]+(/[\w.-]+)?", said) else None
+    return said if not here and re.fullmatch(rf"[\w.-]+|{HUB_NAME}", said) else None
 
 
 def told_elsewhere(text: str) -> str:

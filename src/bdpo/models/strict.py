@@ -114,7 +114,7 @@ def whole_model(folder: Path, kind: Any = AutoModelForCausalLM, **how: Any) -> A
             "bring back the files that belong together."
         )
     if getattr(model.config, "quantization_config", None) is None:  # else its numbers may stand for fractions
-        _refuse_cast(whose, model, folder.glob("*.safetensors"))
+        _refuse_cast(whose, model, _weights_in(folder))
     return model
 
 
@@ -195,7 +195,10 @@ def fit_vocabulary(model: Any, folder: Path) -> None:
 
 
 def _refuse_cast(whose: str, model: Any, files: Iterable[Path]) -> None:
-    """Refuse whole numbers in files where the model's weights are fractions: torch casts them without a word."""
+    """Refuse whole numbers in files where the model's weights are fractions: torch casts them without a word.
+
+    Weights that transformers renames while it loads are not seen.
+    """
     fractions = {_as_stored(name) for name, weight in model.named_parameters() if weight.is_floating_point()}
     for file in files:
         with safe_open(file, "pt") as stored:
@@ -229,6 +232,13 @@ def _refuse_elsewhere(folder: Path) -> None:
         for file in read_json(index, "copy or download it again", weight_map=dict)["weight_map"].values():
             if not isinstance(file, str) or Path(file).name != file:
                 raise BdpoError(f"{index} names {file!r}, which is no file beside it: copy or download it again.")
+
+
+def _weights_in(folder: Path) -> list[Path]:
+    """The safetensors files that a model's folder is loaded from."""
+    indices = [read_json(index, "", weight_map=dict) for index in folder.glob("*.safetensors.index.json")]
+    named = {file for index in indices for file in index["weight_map"].values()} or {"model.safetensors"}
+    return [folder / name for name in sorted(named) if (folder / name).exists()]
 
 
 def _refuse_missing(whose: str, names: Collection[str]) -> None:

@@ -38,8 +38,11 @@ class RunData:
     def told(self, recipe: Recipe) -> str:
         """How many pairs there are, of what, for people."""
         other = recipe.data.held_in()
-        held = f"{len(self.eval)} held out" if self.eval else "none held out; data.holdout=N would take N of them"
-        held += f" ({', '.join(filter(None, other))})" if other else ""
+        held = f"{len(self.eval) or 'none'} held out"
+        if other:
+            held += f" ({', '.join(filter(None, other))})"
+        elif not self.eval:
+            held += "; data.holdout=N would take N of them"
         return f"{len(self.train)} pairs of {recipe.data.train}, {held}."
 
     def lines(self) -> list[str]:

@@ -18,7 +18,7 @@ from bdpo.evaluate.results.outcomes import Run, open_runs
 from bdpo.evaluate.results.tables import summary
 from bdpo.files import read_bytes, read_json
 from bdpo.models.gguf import STARTER_FOLDER
-from bdpo.models.names import hub_name
+from bdpo.models.names import HUB_NAME, hub_name
 from bdpo.secrets import refuse_secrets
 
 SENT = (
@@ -105,7 +105,7 @@ def _adapter(run: Path, base: str | None) -> dict[str, Any]:
 
 
 def _refuse_no_name(name: str) -> None:
-    if not re.fullmatch(r"[\w.-]+/[\w.-]+", name):
+    if not re.fullmatch(HUB_NAME, name):
         raise BdpoError(f"'{name}' is no name on the hub: write ORG/NAME.")
 
 
@@ -142,16 +142,17 @@ def card_for_hub(
         found: what was asked of the run; None: nothing.
         base: the base model's name on the hub; None: as the card has it.
     """
-    from bdpo.train.card import NO_BASE, cautioned  # torch
+    from bdpo.train.card import BASE, NO_BASE, STARTER_BASE, cautioned  # torch
 
     _, front, text = card.split("---\n", 2)
     head: dict[str, Any] = yaml.safe_load(front)
     title = next(line.removeprefix("# ") for line in text.splitlines() if line.startswith("# "))
     head |= {"license": license} if license else {}
+    text = text.replace(STARTER_BASE, BASE) if base else text
     if base := base or hub_name(head.pop("base_model", ".")):
         head, text = {**head, "base_model": base}, text.replace(NO_BASE, "")
     data = re.search(r"pairs from `([^`]+)`", text)
-    if data and re.fullmatch(r"[\w.-]+/[\w.-]+", data[1]) and not Path(data[1]).exists():
+    if data and re.fullmatch(HUB_NAME, data[1]) and not Path(data[1]).exists():
         head["datasets"] = [data[1]]  # on the hub
     elif data:  # where it lies here is nobody's business
         text = text.replace(f"pairs from `{data[1]}`", f"pairs from `{Path(data[1]).name}`")

@@ -11,7 +11,7 @@ from collections.abc import Callable
 from functools import cache, partial
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any, Literal, get_args, get_type_hints
+from typing import Any, Literal, Self, get_args, get_type_hints
 
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, JsonValue, ValidationError, create_model, model_validator
@@ -71,6 +71,14 @@ class DataSection(Section):
     # of a reply: keep trains on it as on the rest of the reply, drop takes it out of replies and prompts
     reasoning: Literal["keep", "drop"] = "keep"
     strip_control_tokens: bool = False  # strip control tokens found in the text; else such a pair is an error
+
+    @model_validator(mode="after")
+    def _held_out_once(self) -> Self:
+        if self.eval is not None and self.holdout:
+            raise ValueError("`eval` and `holdout` both say what is held out: leave one out (`eval: null`)")
+        if self.eval is None and self.eval_split is not None:
+            raise ValueError("`eval_split` is a split of `eval`, which is not there: set it, or `eval_split: null`")
+        return self
 
     def held_in(self) -> tuple[str, str | None] | None:
         """Data and split that held-out pairs are read from; None where they are taken out of `train`, or none are."""

@@ -26,13 +26,14 @@ def chips(found: Evaluated | None, evidence: Mapping[str, Evidence]) -> list[Chi
     if found is None:
         return [Chip("not evaluated", "bdpo evaluate asks the models; without it nothing is known of what they do.")]
     judged = list(evidence.values())
-    changes = [change for one in judged for change in (one.safety, one.cost) if change is not None]
+    seen = [change for one in judged for change in (one.safety or one.preferences, one.cost)]
+    changes = [change for change in seen if change is not None]
     fewest = min((change.n for change in changes), default=FEWEST)
     shares = {name: (found.cut_off(name), labelled(found.said(name), DEGENERATE)) for name in found.methods}
     unread = sum(outcome.verdict == UNPARSED for name in found.methods for outcome in found.said(name))
     told: list[tuple[bool, str, str]] = [
         (fewest < FEWEST, f"only {fewest} prompts",
-         f"Fewer than {FEWEST} harmful or harmless prompts that every model was judged on: no verdict."),
+         f"Fewer than {FEWEST} harmful prompts, harmless ones or pairs that every model was judged on: no verdict."),
         (any(one.seeds < 2 for one in judged), "one seed",
          "A method has one training run; another seed may come out otherwise."),
         (any(one.by_rules for one in judged), "judged by rules: refusals, not harm",

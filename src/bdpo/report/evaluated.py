@@ -58,6 +58,7 @@ class Evaluated:
     folders: Sequence[Path]
     comparison: Comparison
     methods: dict[str, list[Run]]
+    untrained: str | None = None  # the model that training began from, where a sweep says so
 
     @property
     def baseline(self) -> str:
@@ -70,7 +71,7 @@ class Evaluated:
     @property
     def judged(self) -> list[str]:
         """The methods that a verdict is given on; the model that training began from only where there is no other."""
-        return [name for name in self.others if name != self.comparison.reference] or self.others
+        return [name for name in self.others if name != self.untrained] or self.others
 
     def tasks(self, suite: str) -> list[str]:
         """The benchmarks of a suite that every run has, without those that ask the same prompts in another wording."""
@@ -237,4 +238,5 @@ def open_evaluation(
     Raises:
         BdpoError: there is none, it is incomplete, or its models cannot be compared.
     """
-    return Evaluated(folders, compare(folders, baseline=baseline, reference=reference), methods_of(folders))
+    compared = compare(folders, baseline=baseline, reference=reference)
+    return Evaluated(folders, compared, methods_of(folders), untrained=reference)

@@ -109,6 +109,7 @@ def rendered(runs: Sequence[TrainedRun], found: Evaluated | None, drawn: Mapping
         differing=_differing(runs),
         recipe=yaml.safe_dump(runs[0].recipe, sort_keys=False) if runs else "",
         version=bdpo.__version__,
+        mark=Markup(MARK),
     )
 
 

@@ -179,7 +179,9 @@ def differing(there: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
         *({name: key.get(field) or none for field, (name, none) in _CALLED.items() if field in other} for key in keys)
     )
     if "rows" in other:
-        why = key_difference(*map(_made_of, (there, now)))
+        made = [_made_of(manifest) for manifest in (there, now)]
+        known = [name for name in made[0] if None not in (made[0][name], made[1][name])]  # else it was damaged
+        why = key_difference(*({name: one[name] for name in known} for one in made))
         lines += why or ([] if "truncation" in other else ["texts or labels of the pairs"])
     if not lines and other:
         lines.append("the prompts that comprehension is measured against (chat template, data.seed)")

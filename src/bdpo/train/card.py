@@ -38,16 +38,16 @@ _TRAIN = (  # what a card says of a configuration: plain values
     "per_device_train_batch_size", "gradient_accumulation_steps", "max_length",
 )  # fmt: skip
 _PEFT = "r", "lora_alpha", "lora_dropout"
-_BASE = """## Loading
+BASE = """## Loading
 
 The adapter belongs on the model that `adapter_config.json` names, by hub name and commit or by folder.
 
 """
-_STARTER_BASE = """## Loading
+STARTER_BASE = """## Loading
 
-The adapter belongs on the starter model that bdpo makes in its cache, and `adapter_config.json` has the name of its
-folder. bdpo finds it on any machine. For transformers, peft or vLLM on another machine, write whole
-weights: `bdpo merge RUN --out DIR`. The original SmolLM2-135M-Instruct is not that model: its weights differ.
+The adapter belongs on the starter model that bdpo makes in its cache, and `adapter_config.json` has its folder; of it
+`bdpo push` sends the name alone. bdpo finds it on any machine. For transformers, peft or vLLM on another machine, write
+whole weights: `bdpo merge RUN --out DIR`. The original SmolLM2-135M-Instruct is not that model: its weights differ.
 
 """
 NO_BASE = "The base model is no model of the hub, or its name there is not known.\n"
@@ -102,7 +102,7 @@ def model_card(told: Told) -> str:
     changed = "" if told.counts is None else f"{rows or '- no row was dropped or changed' + chr(10)}\n"
     shown = ((text, told.metrics[name]) for name, text in _SHOWN.items() if name in told.metrics)
     figures = "".join(f"| {text} | {value:.4g} |\n" for text, value in shown)
-    base = "" if not told.adapter else _STARTER_BASE if told.base == STARTER else _BASE
+    base = "" if not told.adapter else STARTER_BASE if told.base == STARTER else BASE
     weights = told_elsewhere(key["weights"]) if is_served(told.manifest) else key["weights"][:12]  # its name, or a hash
     estimator = key["estimator"]
     how = "not needed and not measured" if estimator == NONE else f"measured with the `{estimator}` estimator"

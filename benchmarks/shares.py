@@ -1,7 +1,7 @@
 """What the time of scoring and of a training step is made of, by torch's profiler: shares, not seconds.
 
-    OMP_NUM_THREADS=1 python -m benchmarks.profile --data starter --pairs 12
-    OMP_NUM_THREADS=1 python -m benchmarks.profile --data long --pairs 2
+    OMP_NUM_THREADS=1 python -m benchmarks.shares --data starter --pairs 12
+    OMP_NUM_THREADS=1 python -m benchmarks.shares --data long --pairs 2
 
 The options are those of `benchmarks.vs_trl`. Scoring is the forward passes alone, on the pairs' prompts and on the null
 prompt, without the hash of the weights and the files; training is every step but the first, which touches memory for
@@ -122,7 +122,7 @@ def training(model: Any, tokenizer: Any, pairs: Any, args: Any) -> dict[str, flo
             callbacks=[clocked],
         )  # fmt: skip
         trainer.train()
-    return shares(clocked.profile.events(), clocked.seconds, rank=vs_trl.LORA["r"])
+    return shares(clocked.profile.events(), clocked.seconds, rank=0 if args.full else vs_trl.LORA["r"])
 
 
 def _profile() -> Any:

@@ -10,7 +10,7 @@ from peft import LoraConfig, get_peft_model
 from bdpo.forward.layout import Tree, lay_out
 from bdpo.forward.logprobs import branch_logps
 from bdpo.forward.lora import fuse_lora
-from benchmarks import profile
+from benchmarks import shares as profile
 from tiny import tiny_model
 
 
