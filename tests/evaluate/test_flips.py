@@ -153,10 +153,13 @@ def test_compare_ends_with_the_verdict(bdpo_: Bdpo, tmp_path: Path) -> None:
 
 def test_nothing_is_judged_where_nothing_was_asked(bdpo_: Bdpo, tmp_path: Path) -> None:
     for name in ("base", "DPO"):
-        write_run(tmp_path, name, {"preferences": [1, 0]})
-    code, out, _ = bdpo_("compare", str(tmp_path))
+        write_run(tmp_path / "pairs", name, {"preferences": [1, 0]})
+        write_run(tmp_path / "capability", name, {"gsm8k": [1, 0]})
+    code, out, _ = bdpo_("compare", str(tmp_path / "capability"))
     assert code == 0 and "No verdict" not in out
-    assert json.loads((tmp_path / "compare.json").read_text())["verdicts"] == {}
+    assert json.loads((tmp_path / "capability" / "compare.json").read_text())["verdicts"] == {}
+    code, out, _ = bdpo_("compare", str(tmp_path / "pairs"))
+    assert code == 0 and "DPO: No verdict: 2 held-out pairs are too few, 100 are needed." in out
 
 
 def test_tokens_and_seconds_add_up_and_change_no_result(tmp_path: Path) -> None:
