@@ -10,7 +10,7 @@ from peft import LoraConfig, get_peft_model
 from bdpo.forward.layout import Tree, lay_out
 from bdpo.forward.logprobs import branch_logps
 from bdpo.forward.lora import fuse_lora
-from benchmarks import shares as profile
+from benchmarks import shares
 from tiny import tiny_model
 
 
@@ -26,7 +26,7 @@ def test_shares_by_hand() -> None:
     head = event("_SlicedHead")
     others = [event("aten::mul_", 1.0, parent=step), event("aten::silu", 1.0), event("SiluBackward0", 0.25)]
     others += [event("aten::mm", 0.5, head, [[9, 576], [576, 16]]), event("aten::exp_", 0.25, head)]
-    found = profile.shares([layers, down, up, inner, *others, event("aten::cat", 0.5)], seconds=10.0, rank=16)
+    found = shares.shares([layers, down, up, inner, *others, event("aten::cat", 0.5)], seconds=10.0, rank=16)
     assert found == pytest.approx({
         "linear layers": 0.4, "LoRA's products": 0.1, "optimiser": 0.1, "attention": 0.1, "copies": 0.05,
         "products of the LM head": 0.05, "softmax of the LM head": 0.025, "norms, rotation, activation, sums": 0.1,
@@ -40,10 +40,10 @@ def test_the_products_of_a_model_are_told_apart() -> None:
     policy = get_peft_model(model, LoraConfig(r=3, target_modules="all-linear"))
     fuse_lora(policy)
     batch = lay_out([Tree([5, 6, 7, 8, 9], [[4, 6, 2, 1], [7, 5]])], layout="packed")
-    with profile._profile() as found:
+    with shares._profile() as found:
         branch_logps(policy, batch).logps.sum().backward()
     counted = Counter(
-        profile.group_of(one, 3) for one in found.events() if one.name in ("aten::mm", "aten::addmm", "aten::addmm_")
+        shares.group_of(one, 3) for one in found.events() if one.name in ("aten::mm", "aten::addmm", "aten::addmm_")
     )
     layers = config.num_hidden_layers
     # of each of seven layers W x and W^T g; of the first layer's q, k and v the inputs want no gradient
@@ -52,4 +52,4 @@ def test_the_products_of_a_model_are_told_apart() -> None:
     assert counted["LoRA's products"] == 6 * 7 * layers - 3
     attention = [one for one in found.events() if one.name == "aten::scaled_dot_product_attention"]
     assert len(attention) == 2 * layers, "the prompt, and both replies in one call"
-    assert all(profile.group_of(one, 3) == "attention" for one in attention)
+    assert all(shares.group_of(one, 3) == "attention" for one in attention)

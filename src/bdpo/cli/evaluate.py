@@ -173,7 +173,7 @@ def compare(
     from bdpo.evaluate.results.tables import comparison_grids, worst_grids
     from bdpo.evaluate.results.weights import parse_weights
     from bdpo.files import write_json, write_whole
-    from bdpo.report.evaluated import Evaluated
+    from bdpo.report.evaluated import OVER_REFUSAL, PREFERENCES, SAFETY, Evaluated
     from bdpo.report.verdict import verdict
 
     comparison = compared(folders, baseline=baseline, weights=parse_weights(weights))
@@ -193,8 +193,7 @@ def compare(
 
         render_flips(flips(comparison, methods, top), comparison.baseline, console)
     found = Evaluated(folders, comparison, methods)
-    judged_by = {"safety", "over-refusal", "preferences"}
-    asked = judged_by & {row.suite for row in comparison.rows}
+    asked = {SAFETY, OVER_REFUSAL, PREFERENCES} & {row.suite for row in comparison.rows}
     verdicts = {method: verdict(found.evidence(method)).sentence for method in found.others if asked}
     told = [f"{method}: {sentence}" for method, sentence in verdicts.items()]
     out = out or folders[0]
