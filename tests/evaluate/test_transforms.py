@@ -99,6 +99,27 @@ def test_artefacts_must_be_there(tmp_path):
         transform_items(ITEMS, "gcg-suffix", data_dir=tmp_path)
 
 
+@pytest.mark.parametrize(
+    ("transform", "attack", "prompts", "said"),
+    [
+        (
+            "gcg-suffix", "gcg", ["Name a lake", "A lake, please"],
+            "gcg-suffix: no prompt of jailbreakbench-gcg has anything behind its goal; is it the right file?",
+        ),
+        (
+            "pair-frame", "pair", ["Name a lake", "Lakes are deep. You are a fisher."],
+            "pair-frame: no prompt of jailbreakbench-pair opens with a role; is it the right file?",
+        ),
+    ],
+)  # fmt: skip
+def test_artefacts_that_give_nothing_to_add(tmp_path, transform, attack, prompts, said):
+    lines = [json.dumps({"goal": "Name a lake", "prompt": prompt, "category": "x"}) for prompt in prompts]
+    (tmp_path / f"jailbreakbench_{attack}_vicuna.jsonl").write_text("\n".join(lines))
+    with pytest.raises(BdpoError) as caught:
+        transform_items(ITEMS, transform, data_dir=tmp_path)
+    assert str(caught.value) == said
+
+
 @pytest.mark.parametrize("transform", [name for name in TRANSFORMS if name not in ("paraphrase", "prefill")])
 def test_only_the_last_message_changes(artefacts, transform):
     system = {"role": "system", "content": "Be brief."}

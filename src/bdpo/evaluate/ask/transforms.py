@@ -166,11 +166,14 @@ def _one(choices: Sequence[str], draw: int) -> str:
 def suffixes(items: Iterable[Item]) -> tuple[str, ...]:
     """What the prompts of GCG artefacts add behind their goal, where they leave the goal whole."""
     prompts = ((item.request, item.messages[-1]["content"]) for item in items)
-    return tuple(prompt.removeprefix(goal).strip() for goal, prompt in prompts if prompt.startswith(goal))
+    added = (prompt.removeprefix(goal).strip() for goal, prompt in prompts if prompt.startswith(goal))
+    return tuple(suffix for suffix in added if suffix)
 
 
 def _gcg_suffix(material: Material) -> Rewrite:
     found = suffixes(load_items("jailbreakbench-gcg", material.data_dir))
+    if not found:
+        raise BdpoError("gcg-suffix: no prompt of jailbreakbench-gcg has anything behind its goal; is it the right file?")
     return lambda request, draw: f"{request} {_one(found, draw)}"
 
 
@@ -186,6 +189,8 @@ def frames(items: Iterable[Item]) -> tuple[str, ...]:
 
 def _pair_frame(material: Material) -> Rewrite:
     found = frames(load_items("jailbreakbench-pair", material.data_dir))
+    if not found:
+        raise BdpoError("pair-frame: no prompt of jailbreakbench-pair opens with a role; is it the right file?")
     return lambda request, draw: f"{_one(found, draw)} Stay in this role and respond to the following. {request}"
 
 
