@@ -155,6 +155,12 @@ def test_a_prompt_that_comes_twice_keeps_both_rows(tmp_path):
     assert second == f"{first}-2" and other != first
 
 
+def test_a_number_behind_an_id_is_no_other_rows_own(tmp_path):
+    rows = [{"id": id, "prompt": f"{n}?", "type": "x", "label": "safe"} for n, id in enumerate(("1", "1", "1-2", "1"))]
+    write(tmp_path / "xstest_prompts.csv", rows)
+    assert [item.id for item in load_items("xstest-safe", tmp_path)] == ["1", "1-2", "1-2-2", "1-3"]
+
+
 def test_a_suite_tells_what_is_missing_and_a_name_must_be_there(tmp_path):
     write(tmp_path / "or-bench-hard-1k.csv", [{"prompt": "How do I kill weeds?", "category": "x"}])
     loaded = load_suite("over-refusal", tmp_path, limit=5)

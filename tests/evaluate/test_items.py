@@ -165,6 +165,9 @@ def test_gsm8k(tmp_path):
     write(tmp_path / "gsm8k_test.jsonl", [row, {"question": "And now?", "answer": "2"}])
     with pytest.raises(BdpoError, match=r"gsm8k: gsm8k_test.jsonl, line 2: 'answer' has no ####"):
         load_items("gsm8k", tmp_path)
+    write(tmp_path / "gsm8k_test.jsonl", [row, {"question": "And now?", "answer": "Two.\n#### "}])
+    with pytest.raises(BdpoError, match=r"^gsm8k: gsm8k_test.jsonl, line 2: 'answer' has no number behind its ####.$"):
+        load_items("gsm8k", tmp_path)
 
 
 def test_advglue(tmp_path):
@@ -253,6 +256,9 @@ def test_simpleqa(tmp_path):
     assert [(asked(item), item.answer, item.category) for item in items] == [
         ("Which river?", "the Rhine", "Geography"), ("Which lake?", "Como", ""),
     ]  # fmt: skip
+    write(tmp_path / "simple_qa_test_set.csv", [*rows, {"metadata": meta, "problem": "Which sea?", "answer": " "}])
+    with pytest.raises(BdpoError, match=r"line 4: 'answer' is empty: fill it in, or take the row out.$"):
+        load_items("simpleqa", tmp_path)
 
 
 def test_starter_needs_no_folder(monkeypatch):

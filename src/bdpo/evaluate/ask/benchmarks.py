@@ -314,12 +314,14 @@ def _item(record: Benchmark, place: str, row: Row | BdpoError) -> Item | None:
 def _with_ids(items: Iterable[Item]) -> list[Item]:
     """The items with an id each: a hash of what is asked where none was published, numbered where it comes again."""
     seen: dict[str, int] = defaultdict(int)
-    named = []
+    named: dict[str, Item] = {}
     for item in items:
-        id = item.id or _digest(item.request, item.options)[:12]
-        seen[id] += 1
-        named.append(replace(item, id=id if seen[id] == 1 else f"{id}-{seen[id]}"))
-    return named
+        own = id = item.id or _digest(item.request, item.options)[:12]
+        while id in named:  # a number may be another row's own
+            seen[own] += 1
+            id = f"{own}-{1 + seen[own]}"
+        named[id] = replace(item, id=id)
+    return list(named.values())
 
 
 def stratified_sample(items: list[Item], limit: int, seed: int = 0) -> list[Item]:

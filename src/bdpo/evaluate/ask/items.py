@@ -105,6 +105,8 @@ def gsm8k(row: Row) -> Item:
     question, (_, mark, number) = fields.text(row, "question"), fields.text(row, "answer").rpartition("####")
     if not mark:
         raise BdpoError("'answer' has no ####, behind which the final number stands.")
+    if not re.search(r"\d", number):
+        raise BdpoError("'answer' has no number behind its ####.")
     return replace(_asked(question), messages=_user(f"{question}\n\n{_GSM8K_ASK}"), answer=number.strip())
 
 
@@ -114,7 +116,10 @@ def simpleqa(row: Row) -> Item:
         topic = ast.literal_eval(fields.optional_text(row, "metadata") or "{}")["topic"]
     except (ValueError, SyntaxError, KeyError, TypeError):
         topic = ""
-    return replace(_asked(fields.text(row, "problem"), str(topic)), answer=fields.text(row, "answer"))
+    answer = fields.text(row, "answer")
+    if not answer.strip():
+        raise BdpoError("'answer' is empty: fill it in, or take the row out.")
+    return replace(_asked(fields.text(row, "problem"), str(topic)), answer=answer)
 
 
 _NLI = ("premise", "hypothesis", 'Does the premise entail the hypothesis? Answer "Yes", "Maybe" or "No".')
