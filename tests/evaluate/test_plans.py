@@ -55,6 +55,28 @@ def test_two_files_of_paraphrases_are_two_tasks(tmp_path: Path) -> None:
     assert [task.name for task in tasks] == ["starter-unsafe+paraphrase-es", "starter-unsafe+paraphrase-fr"]
 
 
+@pytest.mark.parametrize(
+    ("plan", "said"),
+    [
+        (Plan(pairs_kind="kind"), "--pairs-kind is about the data of --pairs: name them, or leave it out."),
+        (Plan(pairs_split="test"), "--pairs-split is about the data of --pairs: name them, or leave it out."),
+        (Plan(prefer="safer"), "--prefer is about the data of --pairs: name them, or leave it out."),
+        (
+            Plan("", pairs="starter", transforms=("base64",)),
+            "--transform words the prompts of benchmarks, not --pairs: name benchmarks with --suite.",
+        ),
+        (
+            Plan("starter-safe", transforms=("rot13", "rot13")),
+            "--transform: two of them would be starter-safe+rot13; leave one out, or give its file another name.",
+        ),
+    ],
+)
+def test_what_would_change_nothing_or_mix_two_tasks_is_refused(plan: Plan, said: str) -> None:
+    with pytest.raises(BdpoError) as caught:
+        plan_tasks(plan, FirstWord())
+    assert str(caught.value) == said
+
+
 def test_transforms_are_tasks_of_their_own() -> None:
     tasks, _ = plan_tasks(Plan("starter-unsafe", limit=2, transforms=("rot13", "base64")), FirstWord())
     assert [t.name for t in tasks] == ["starter-unsafe+rot13", "starter-unsafe+base64"]

@@ -59,8 +59,10 @@ def plan_tasks(plan: Plan, judge: Judge, *, logps: bool = True) -> tuple[list[Ta
         logps: whether the models give log-probabilities, which an endpoint does not.
 
     Raises:
-        BdpoError: unknown names, or the data of a benchmark that was named is not to be had.
+        BdpoError: unknown names, the data of a benchmark that was named is not to be had, or an option that would
+            change nothing.
     """
+    _refuse_idle(plan)
     loaded = LoadedSuite({}, {})
     if plan.suite or plan.pairs is None:
         loaded = load_suite(plan.suite, plan.data_dir, plan.limit, plan.seed)
@@ -81,6 +83,10 @@ def plan_tasks(plan: Plan, judge: Judge, *, logps: bool = True) -> tuple[list[Ta
             if transform:
                 asked = transform_items(items, transform, data_dir=plan.data_dir, seed=plan.seed)
             tasks.append(_task(task_name, scorer, benchmark.suite, asked, plan, judge))
+    names = [task.name for task in tasks]
+    twice = next((name for name in names if names.count(name) > 1), None)
+    if twice is not None:
+        raise BdpoError(f"--transform: two of them would be {twice}; leave one out, or give its file another name.")
     if not tasks and plan.pairs is None:
         raise BdpoError(" ".join(loaded.missing.values()))
     if plan.pairs is not None and not logps:
@@ -89,6 +95,17 @@ def plan_tasks(plan: Plan, judge: Judge, *, logps: bool = True) -> tuple[list[Ta
         items = preference_items(plan)
         tasks.append(_task(PREFERENCES, SCORERS[PREFERENCES], PREFERENCES, items, plan, judge))
     return tasks, loaded.missing
+
+
+def _refuse_idle(plan: Plan) -> None:
+    """Refuse what would change nothing: who gave it takes the results for something else than they are."""
+    idle = {"split": plan.pairs_split, "kind": plan.pairs_kind}
+    given = [f"--pairs-{name}" for name, value in idle.items() if value is not None]
+    given += ["--prefer"] if plan.prefer is not None else []
+    if given and plan.pairs is None:
+        raise BdpoError(f"{given[0]} is about the data of --pairs: name them, or leave it out.")
+    if plan.transforms and plan.pairs is not None and not plan.suite:
+        raise BdpoError("--transform words the prompts of benchmarks, not --pairs: name benchmarks with --suite.")
 
 
 def of_items(task: Task, items: list[Item]) -> Task:
