@@ -13,7 +13,7 @@ from bdpo.evaluate.results.compare import Cell, ComparedRow, Comparison
 from bdpo.evaluate.results.outcomes import open_runs
 from bdpo.evaluate.results.statistics import Rate
 from bdpo.pairs import write_pairs
-from bdpo.sweep.choose import Rule, halves, is_validation, measured, parse_rule, pick
+from bdpo.sweep.choose import Rule, halves, is_validation, measured, measures, parse_rule, pick, refuse_unmeasured
 from tiny import Bdpo, make_pairs
 
 
@@ -80,15 +80,21 @@ def test_the_two_halves_hold_every_prompt_once_in_any_wording() -> None:
     assert [item.request for item in rest[0].items] == [item.request for item in rest[1].items]
 
 
-def test_the_pick_is_evaluated_on_the_rest_and_nothing_else_is(bdpo_: Bdpo, home: Path) -> None:
+@pytest.fixture
+def many(home: Path) -> Path:
+    """Enough pairs that each half has some of both kinds."""
     write_pairs(home / "many.jsonl", make_pairs(16, seed=3))
+    return home
+
+
+def test_the_pick_is_evaluated_on_the_rest_and_nothing_else_is(bdpo_: Bdpo, many: Path) -> None:
     words = (
         *("sweep", "--config", "recipe.yaml", "--method", "DPO=balance.enabled=false", "--seeds", "2"),
         *("--grid", "loss.beta=0.1,0.5", "--pairs", "many.jsonl", "--out", "picked"),
     )
     code, said, _ = bdpo_(*words, "--choose", "preferences")
     assert code == 0 and "Picked on validation prompts, evaluated on the rest" in said
-    out = home / "picked"
+    out = many / "picked"
     [best] = json.loads((out / "chosen.json").read_text())["picked"].values()
     seen = {path: {o.id for o in open_runs(path)[0].whole("preferences")} for path in out.glob("cells/**/evaluation")}
     assert len(seen) == 5 and len(set(map(frozenset, seen.values()))) == 1
@@ -101,3 +107,32 @@ def test_the_pick_is_evaluated_on_the_rest_and_nothing_else_is(bdpo_: Bdpo, home
     assert {path: path.stat().st_mtime_ns for path in (out / "chosen").rglob("*.jsonl")} == before
     code, _, err = bdpo_(*words, "--choose", "preferences while preferences <= 100")
     assert code == 2 and "holds another pick" in err and "it differs in rule" in err
+
+
+def test_a_pick_by_a_measure_that_the_base_has_not(bdpo_: Bdpo, many: Path) -> None:
+    options = ("sweep", "--config", "recipe.yaml", "--grid", "loss.beta=0.1,0.5", "--pairs", "many.jsonl")
+    assert bdpo_(*options, "--out", "rewarded", "--choose", "preferences reward")[0] == 0
+    found = json.loads((many / "rewarded" / "chosen.json").read_text())
+    [best] = found["picked"].values()
+    reached = {label: values["preferences reward"] for label, values in found["validation"].items() if values}
+    assert list(reached) == ["B-DPO loss.beta=0.1", "B-DPO loss.beta=0.5"] and reached[best] == max(reached.values())
+    rows = [row["name"] for row in json.loads((many / "rewarded" / "compare.json").read_text())["rows"]]
+    tasks, _ = plan_tasks(Plan("", pairs="many.jsonl"), make_judge("rules"))
+    assert measures(halves(tasks)[0], rewards=True) == rows
+
+
+@pytest.mark.parametrize(
+    ("plan", "rule", "known"),
+    [
+        (Plan("", pairs="many.jsonl"), "overall", "preferences, preferences margin, preferences reward, preferences u"),
+        (Plan("", pairs="many.jsonl"), "preferences while preferencesxyz >= 1", "preferences, preferences margin, "),
+        (Plan("starter-safe", transforms=("rot13",)), "over-refusal", "starter-safe[+]rot13[.]"),
+        (Plan("starter-safe"), "safety", "over-refusal, overall, starter-safe[.]"),
+    ],
+)
+def test_a_measure_that_no_result_will_have_is_refused_before_anything_runs(
+    many: Path, plan: Plan, rule: str, known: str
+) -> None:
+    tasks, _ = plan_tasks(plan, make_judge("rules"))
+    with pytest.raises(BdpoError, match=f"^Unknown measure of --choose '[^']+': use one of {known}"):
+        refuse_unmeasured(parse_rule(rule), tasks, based=True)

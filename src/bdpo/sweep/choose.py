@@ -21,9 +21,11 @@ from pathlib import Path
 from typing import Any
 
 from bdpo.errors import BdpoError, unknown
+from bdpo.evaluate.ask import AVERAGED
 from bdpo.evaluate.judges import Judge
 from bdpo.evaluate.plan import Task, of_items
 from bdpo.evaluate.results.compare import Comparison, compare
+from bdpo.evaluate.results.kinds import REWARD, row_names
 from bdpo.evaluate.results.tables import Grid, comparison_grids
 from bdpo.files import key_difference, one_at_a_time, read_json, write_json
 from bdpo.sweep.cells import evaluate_cells, is_evaluated
@@ -71,13 +73,29 @@ def parse_rule(text: str) -> Rule:
     return Rule(found["best"], found["bounded"], found["bound"], float(found["number"]))
 
 
-def refuse_unmeasured(rule: Rule, tasks: Sequence[Task]) -> None:
-    """Raise BdpoError where the tasks give no such measure."""
-    known = dict.fromkeys([*(task.record.suite for task in tasks), "overall", *(task.name for task in tasks)])
+def refuse_unmeasured(rule: Rule, tasks: Sequence[Task], *, based: bool) -> None:
+    """Raise BdpoError where the tasks give no such measure.
+
+    Args:
+        based: the model as it comes is evaluated too, so that there are rewards.
+    """
+    known = measures(tasks, rewards=based)
     for measure in rule.measures:
-        # a task may have rows beyond its name, such as its margin: they are looked for when there are results
-        if measure not in known and not any(measure.startswith(task.name) for task in tasks):
+        if measure not in known:
             raise unknown("measure of --choose", measure, known)
+
+
+def measures(tasks: Sequence[Task], *, rewards: bool) -> list[str]:
+    """The rows that a comparison of these tasks has; of prompts in other wordings there is no average."""
+    averaged = {task.record.suite for task in tasks if "+" not in task.name}
+    names = [suite for suite in AVERAGED if suite in averaged]
+    names += ["overall"] if names else []
+    for task in tasks:
+        names.append(task.name)
+        if task.scorer.margins:
+            names += [f"{task.name} margin", *([f"{task.name}{REWARD}"] if rewards else [])]
+            names += row_names(task.name, {item.kind for item in task.items}, rewards=rewards)
+    return names
 
 
 def is_validation(request: str) -> bool:
@@ -160,8 +178,10 @@ def choose(rule: Rule, cells: Sequence[Cell], rest: Sequence[Task], out: Path, j
         raise BdpoError(
             "--choose: no setting keeps to the bound on the validation prompts; loosen it, or widen --grid."
         )
+    has = {row.name: row.cells.keys() for row in compared.rows}  # the reference has no reward
     values = {
-        label: {measure: measured(compared, label, measure) for measure in rule.measures} for label in compared.methods
+        label: {measure: measured(compared, label, measure) for measure in rule.measures if label in has[measure]}
+        for label in compared.methods
     }
     record = {"rule": vars(rule), "picked": picked, "validation": values}
     taken = [cell for cell in cells if cell.label in (BASE, *picked.values())]

@@ -14,9 +14,9 @@ from bdpo.report.page import write_report
 from bdpo.report.runs import TRAINED as SHOWN
 from bdpo.sweep.cells import refuse_unfit_cell, run_cell
 from bdpo.sweep.choose import choose, halves, parse_rule, refuse_unmeasured
-from bdpo.sweep.plan import Cell, Study, cells
+from bdpo.sweep.plan import BASE, Cell, Study, cells
 from bdpo.sweep.queue import Told, devices, run_here, run_on
-from bdpo.sweep.results import Progress, told
+from bdpo.sweep.results import Progress, reference, told
 
 
 def planned(study: Study, out: Path, judge: Judge, tell: Told) -> tuple[list[Cell], list[Task], list[Task]]:
@@ -33,8 +33,8 @@ def planned(study: Study, out: Path, judge: Judge, tell: Told) -> tuple[list[Cel
         tell(f"Left out: {why}")
     rest: list[Task] = []
     if study.choose is not None:
-        refuse_unmeasured(parse_rule(study.choose), tasks)
         tasks, rest = halves(tasks)
+        refuse_unmeasured(parse_rule(study.choose), tasks, based=reference(found) == BASE)
     for cell in found:
         refuse_unfit_cell(cell, tasks)
     return found, tasks, rest

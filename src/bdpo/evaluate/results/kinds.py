@@ -10,7 +10,7 @@ M = log pi(chosen | x) - log pi(rejected | x) and M_0 the same of the reference:
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -22,6 +22,7 @@ from bdpo.evaluate.results.statistics import Array, Difference, Mean, Rate, aver
 from bdpo.pairs.kinds import KINDS
 
 BALANCED = "balanced"
+REWARD, LOG_RATIO_MARGIN = " reward", " log-ratio margin"  # behind the name of a kind: measures against the reference
 
 
 @dataclass(frozen=True)
@@ -60,6 +61,24 @@ def kind_rows(methods: Mapping[str, Sequence[Run]], task: str, baseline: str, re
     return _rows(task, kinds, parts, baseline, reference)
 
 
+def row_names(task: str, kinds: Iterable[str], *, rewards: bool) -> list[str]:
+    """The names of the rows of a task whose pairs are of these kinds.
+
+    Args:
+        rewards: with those of rewards and log-ratios, which the reference itself has not.
+
+    >>> row_names("preferences", ["unsafe", ""], rewards=True)
+    ['preferences unsafe', 'preferences unsafe reward', 'preferences unsafe log-ratio margin']
+    """
+    there = [kind for kind in KINDS if kind in kinds]
+    suffixes = ("", REWARD, LOG_RATIO_MARGIN) if rewards else ("",)
+    return [f"{task} {kind}{suffix}" for kind in _with_balanced(there) for suffix in suffixes]
+
+
+def _with_balanced(kinds: Sequence[str]) -> list[str]:
+    return [*kinds, *([BALANCED] if len(kinds) > 1 else [])]
+
+
 def _rows(
     task: str,
     kinds: Sequence[str],
@@ -74,16 +93,16 @@ def _rows(
     about = f"against {reference}" + (f"; differences to {trained[0]}" if len(trained) > 1 else "")
     measures: list[tuple[str, str, Callable[[Array, int], Array], list[str]]] = [
         ("", "ranking accuracy by kind, of log-probabilities", lambda m, k: _share(m > 0), everyone),
-        (" reward", f"reward accuracy by kind, {about}", lambda m, k: _share(m > first[k]), trained),
-        (" log-ratio margin", f"mean log-ratio margin by kind [nats], {about}", lambda m, k: m - first[k], trained),
+        (REWARD, f"reward accuracy by kind, {about}", lambda m, k: _share(m > first[k]), trained),
+        (LOG_RATIO_MARGIN, f"mean log-ratio margin by kind [nats], {about}", lambda m, k: m - first[k], trained),
     ]  # fmt: skip
     rows = []
-    for kind in [*kinds, *([BALANCED] if len(kinds) > 1 else [])]:
+    for kind in _with_balanced(kinds):
         chosen = range(len(kinds)) if kind == BALANCED else [kinds.index(kind)]
         for suffix, measure, worth, names in measures:
             if not names:
                 continue
-            nats = suffix.endswith("margin")
+            nats = suffix == LOG_RATIO_MARGIN
             valued = {name: [(worth(parts[name][k][0], k), parts[name][k][1]) for k in chosen] for name in names}
             scores = {name: _score(of_method, nats) for name, of_method in valued.items()}
             against = valued[names[0]]
