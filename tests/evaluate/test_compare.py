@@ -239,7 +239,9 @@ def test_a_model_keeps_its_folder_and_other_weights_are_refused(tmp_path: Path) 
     assert first.folder.name == "b-dpo-mine"
     assert claim_run(tmp_path, "B-DPO (mine)", "runs/x", "runs/x", {"weights": "aaaa"}) == first
     assert claim_run(tmp_path, "B-DPO (mine)", "runs/y", "runs/y", {"weights": "bbbb"}).folder.name == "b-dpo-mine-2"
-    assert claim_run(tmp_path, "B-DPO (mine)", "/home/me/runs/x", "runs/x", {"weights": "aaaa"}) == first, "its own path"
+    assert claim_run(tmp_path, "B-DPO (mine)", "/home/me/runs/x", "runs/x", {"weights": "aaaa"}) == first, (
+        "its own path"
+    )
     assert claim_run(tmp_path, "another", "runs/x", "runs/x", {"weights": "aaaa"}).folder.name == "another"
     folders = {"results.json": "results-json", "v1.5": "v1.5", "x" * 300: "x" * 100}  # the first is a file of ours
     for name, folder in folders.items():

@@ -14,6 +14,7 @@ import bdpo.score.scoring
 import bdpo.sweep.cells
 import bdpo.sweep.results
 import bdpo.sweep.run
+from bdpo.errors import BdpoError
 from bdpo.evaluate.results.outcomes import open_runs
 from bdpo.files import one_at_a_time
 from bdpo.recipe.run import run_recipe
@@ -256,6 +257,34 @@ def test_a_grid_varies_what_a_method_leaves_open(home: Path) -> None:
     assert [(o.temperature, o.beta) for o in options[2:4]] == [(0.5, 0.1), (0.5, 0.3)]
     assert (options[-1].temperature, options[-1].beta) == (2, 0.2)
     assert len({cell.recipe.score.dir for cell in found}) == 1 and base.seed is None
+
+
+@pytest.mark.parametrize(
+    ("method", "grid", "settings"),
+    [
+        ("", ("balance.enabled=true,false", "balance.temperature=1,2"), 3),  # of the plain loss one
+        ("", ("balance.weights=true,false", "balance.scale=true,false", "balance.temperature=1,2"), 7),
+        ("", ("balance.temperature=1,.inf", "balance.center=none,mean"), 3),
+        ("", ("balance.weighting=sigmoid,ratio,reversed,constant", "balance.temperature=1,2"), 7),
+        ("", ("balance.weighting=sigmoid,permuted", "balance.seed=0,1"), 3),
+        ("balance.weighting=ratio", ("balance.temperature=1,2", "balance.center=none,mean"), 2),
+    ],
+)
+def test_what_changes_nothing_is_not_varied(home: Path, method: str, grid: tuple[str, ...], settings: int) -> None:
+    found = cells(Study(recipe="recipe.yaml", methods={"m": method}, grid=grid), Path("never"))
+    recipes = {cell.recipe.model_dump_json() for cell in found[1:]}
+    assert len(found) - 1 == len(recipes) == settings
+
+
+def test_two_spellings_of_one_value_are_refused(home: Path) -> None:
+    for values, same in (("0.1,0.10", "0.10"), ("0.2,1e-1,0.1", "0.1")):
+        first = values.split(",")[-2]
+        with pytest.raises(BdpoError) as caught:
+            cells(Study(recipe="recipe.yaml", methods={"DPO": ""}, grid=(f"loss.beta={values}",)), Path("never"))
+        assert str(caught.value) == (
+            f"--grid: 'DPO loss.beta={first}' and 'DPO loss.beta={same}' are one and the same; "
+            "leave one of the values out."
+        )
 
 
 def test_cells_on_other_pairs_have_other_scores_and_models_no_common_base(home: Path) -> None:

@@ -15,6 +15,7 @@ from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import product
+from math import inf
 from pathlib import Path
 from typing import Any
 
@@ -120,11 +121,11 @@ def _plain(value: Any) -> Any:
 def cells(study: Study, out: Path) -> list[Cell]:
     """The cells of a study, all seeds of a setting after each other, after the model as it comes.
 
-    A key of the grid does not vary a method that sets it itself, nor one of the balance a method whose balance is off.
+    A key of the grid does not vary a method that sets it itself, nor one of the balance where it changes nothing.
     Where the models differ, none is the base of all, and none is evaluated as it comes.
 
     Raises:
-        BdpoError: a key or value that no recipe takes, a grid without values, names that are not told apart.
+        BdpoError: a key or value that no recipe takes, a grid without values, names or settings that are not told apart.
     """
     axes = [_axis(text) for text in study.grid]
     _refuse_twice([key for key, _ in axes], "--grid {} is given twice: put its values into one, with commas.")
@@ -132,18 +133,46 @@ def cells(study: Study, out: Path) -> list[Cell]:
     found = []
     for method, overrides in _methods(study, plain).items():
         fixed = {text.partition("=")[0].strip() for text in overrides}
-        off = not _recipe(study, dict.fromkeys(overrides, f"--method {method}")).balance.enabled
-        own = [(key, values) for key, values in axes if key not in fixed and not (off and key.startswith("balance."))]
-        for values in product(*(values for _, values in own)):
-            setting = dict(zip((key for key, _ in own), values, strict=True))
-            label = " ".join([method, *(f"{key}={value}" for key, value in setting.items())])
-            given = dict.fromkeys(overrides, f"--method {method}")
-            given |= {f"{key}={value}": "--grid" for key, value in setting.items()}
+        own = [(key, values) for key, values in axes if key not in fixed]
+        settings = _settings(study, method, dict.fromkeys(overrides, f"--method {method}"), own)
+        for label, (setting, given) in settings.items():
             found += [_cell(study, label, method, setting, seed, given, out) for seed in range(1, study.seeds + 1)]
     _refuse_twice([cell.name for cell in found], "Two settings would share the folder {}: name a method otherwise.")
     models = {cell.recipe.model.model_dump_json() for cell in found}
     base = [] if len(models) > 1 else [Cell(BASE, BASE, {}, None, plain, BASE, out / "cells" / BASE)]
     return base + found
+
+
+def _settings(
+    study: Study, method: str, overrides: dict[str, str], axes: Sequence[tuple[str, list[str]]]
+) -> dict[str, tuple[dict[str, str], dict[str, str]]]:
+    """The settings of a method by their labels, each with all overrides and the options that gave them."""
+    found: dict[str, tuple[dict[str, str], dict[str, str]]] = {}
+    labels: dict[str, str] = {}  # by recipe
+    for values in product(*(values for _, values in axes)):
+        whole = dict(zip((key for key, _ in axes), values, strict=True))
+        idle = _idle(_recipe(study, overrides | {f"{key}={value}": "--grid" for key, value in whole.items()}))
+        setting = {key: value for key, value in whole.items() if key not in idle}
+        given = overrides | {f"{key}={value}": "--grid" for key, value in setting.items()}
+        label = " ".join([method, *(f"{key}={value}" for key, value in setting.items())])
+        same = labels.setdefault(_recipe(study, given).model_dump_json(), label)
+        if same != label:
+            raise BdpoError(f"--grid: '{same}' and '{label}' are one and the same; leave one of the values out.")
+        found[label] = setting, given
+    return found
+
+
+def _idle(recipe: Recipe) -> set[str]:
+    """The keys of the balance that change nothing where the others are as in this recipe."""
+    balance = recipe.balance
+    if not balance.enabled:
+        return {f"balance.{key}" for key in type(balance).model_fields} - {"balance.enabled"}
+    if balance.temperature == inf:
+        return {f"balance.{key}" for key in ("weighting", "center", "seed", "weights", "scale")}
+    if not (balance.weights or balance.scale):
+        return {f"balance.{key}" for key in ("weighting", "center", "seed", "temperature")}
+    idle = {"balance.temperature"} if balance.weighting == "ratio" else set()
+    return idle if balance.weighting == "permuted" else {*idle, "balance.seed"}
 
 
 def _cell(
