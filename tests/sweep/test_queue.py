@@ -57,6 +57,21 @@ def test_every_device_has_one_process_at_a_time_and_failures_are_told(programs: 
     assert [line.partition("]")[0] for line in told if line.startswith("[")] == [f"[{n}/5" for n in range(1, 6)]
 
 
+def test_a_cell_that_fails_as_nobody_foresaw_leaves_the_others(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    ran, told = list[str](), list[str]()
+
+    def run(cell: Cell) -> None:
+        if cell.label == "c0":
+            raise RuntimeError("CUDA out of memory.\nTried to allocate 2 GiB.")
+        ran.append(cell.label)
+
+    assert queue.run_here(cells(tmp_path, 3), run, told.append) == {"c0/seed-1": "RuntimeError: CUDA out of memory."}
+    assert ran == ["c1", "c2"] and "c0/seed-1 failed: RuntimeError: CUDA out of memory." in told
+    assert "Traceback" in capfd.readouterr().err
+
+
 def test_a_stop_reaches_the_processes(programs: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (programs / "waiting.py").write_text(
         "import signal, sys, time\n"

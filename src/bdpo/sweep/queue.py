@@ -6,11 +6,12 @@ import os
 import subprocess
 import sys
 import time
+import traceback
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
-from bdpo.errors import BdpoError
+from bdpo.errors import BdpoError, first_line
 from bdpo.files import Held
 from bdpo.sweep.plan import Cell
 
@@ -29,7 +30,10 @@ def devices() -> list[str]:
 
 
 def run_here(cells: Sequence[Cell], run: Callable[[Cell], None], tell: Told) -> dict[str, str]:
-    """Run cells in turn; those that failed, with why: the others run all the same."""
+    """Run cells in turn; those that failed, with why: the others run all the same.
+
+    What nobody foresaw (the memory of a device, say) is a failure of its cell too, and its traceback is printed.
+    """
     failed = {}
     for number, cell in enumerate(cells, start=1):
         tell(f"[{number}/{len(cells)}] {cell.name}")
@@ -40,6 +44,10 @@ def run_here(cells: Sequence[Cell], run: Callable[[Cell], None], tell: Told) -> 
         except BdpoError as error:
             failed[cell.name] = str(error)
             tell(f"{cell.name} failed: {error}")
+        except Exception as error:
+            traceback.print_exc()
+            failed[cell.name] = f"{type(error).__name__}: {first_line(error)}"
+            tell(f"{cell.name} failed: {failed[cell.name]}")
     return failed
 
 
