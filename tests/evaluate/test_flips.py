@@ -45,6 +45,8 @@ def test_gained_and_lost_by_id_and_by_category(tmp_path: Path) -> None:
     assert (category.benchmark, category.category, category.suite, category.n) == ("strongreject", "a", "safety", 2)
     assert [category.cells[name].score.value for name in ("base", "DPO")] == [0.5, 0.5]
     assert (category.cells["DPO"].gained, category.cells["DPO"].lost) == (["p0"], ["p1"])
+    difference = category.cells["DPO"].difference
+    assert difference is not None and (difference.value, difference.p) == (0.0, None), "beside the table's p values"
     # n = 3 and phi = (0 - 2) / sqrt(2 * 1 * 1 * 2) = -1, so that the distances of Wilson's 0.207 to 0.939 (2/3) and
     # 0.062 to 0.792 (1/3) add up: 1/3 - 2 * 0.459 to 1/3 + 2 * 0.272
     shown = comparison_grids(found)[-1].rows[0][3]

@@ -272,7 +272,8 @@ class Scores:
             places = [place for place, name in enumerate(self.category) if name == category]
             scores = {name: of_method[:, places] for name, of_method in self.scores.items()}
             part = replace(self, ids=[self.ids[place] for place in places], scores=scores)
-            rows.append(CategoryRow(self.task, category, self.suite, part.n, part.cells(baseline)))
+            cells = {name: _without_p(cell) for name, cell in part.cells(baseline).items()}
+            rows.append(CategoryRow(self.task, category, self.suite, part.n, cells))
         return rows
 
     def margins(self, baseline: str, reference: str) -> list[ComparedRow]:
@@ -320,6 +321,11 @@ class Scores:
     def _outcomes(self, scores: Array) -> bool:
         """Whether these are 0s and 1s of one run (some tasks of lm-eval score in between)."""
         return self.single and len(scores) == 1 and bool(((scores == 0) | (scores == 1)).all())
+
+
+def _without_p(cell: Cell) -> Cell:
+    """What stands beside the table's p values, and is not among those that Holm's correction takes together."""
+    return replace(cell, difference=cell.difference and replace(cell.difference, p=None))
 
 
 def _compared_kind(row: KindRow) -> ComparedRow:
