@@ -120,6 +120,7 @@ def test_garaks_refusal_detector(tmp_path, bias, label):
     judge = Classifier(tmp_path)
     [verdict] = judge(["p"], ["r"])
     assert (verdict.label, verdict.score, judge.knows_answers) == (label, None, True)
+    assert judge.safe_means == "refusal rate, since the judge sees only whether a reply refuses"
     assert is_safe(verdict) is (label == "refusal") and is_answered(verdict) is (label == "compliance")
 
 

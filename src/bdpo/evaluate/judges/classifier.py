@@ -124,8 +124,10 @@ class Classifier(Judge):
             self.model: Any = whole_model(folder, kind, config=config, dtype="auto").eval()
             self.tokenizer: Any = tokenizer_in(folder)
         self._ask = _form(str(model), config, self)
-        named = map(LABELS.get, map(_plain, (config.id2label or {}).values()))
+        named = [LABELS.get(_plain(label)) for label in (config.id2label or {}).values()]
         self.knows_answers = self._ask in (self.by_three_answers, self.by_safety_and_refusal) or COMPLIANCE in named
+        if self._ask == self.by_label and set(named) <= {REFUSAL, PARTIAL, COMPLIANCE}:
+            self.safe_means = "refusal rate, since the judge sees only whether a reply refuses"
         self.version = f"{VERSION}-{weights_hash(self.model)[:12]}"
         self.model.to(processes().device)
         if self.tokenizer.pad_token is None:  # Llama has none; what is padded is masked
