@@ -104,7 +104,7 @@ def test_artefacts_must_be_there(tmp_path):
     [
         (
             "gcg-suffix", "gcg", ["Name a lake", "A lake, please"],
-            "gcg-suffix: no prompt of jailbreakbench-gcg has anything behind its goal; is it the right file?",
+            "gcg-suffix: no prompt of jailbreakbench-gcg has a suffix behind its goal; is it the right file?",
         ),
         (
             "pair-frame", "pair", ["Name a lake", "Lakes are deep. You are a fisher."],

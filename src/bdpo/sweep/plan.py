@@ -125,7 +125,7 @@ def cells(study: Study, out: Path) -> list[Cell]:
     Where the models differ, none is the base of all, and none is evaluated as it comes.
 
     Raises:
-        BdpoError: a key or value that no recipe takes, a grid without values, names or settings that are not told apart.
+        BdpoError: a key or value that no recipe takes, a grid without values, names or settings not told apart.
     """
     axes = [_axis(text) for text in study.grid]
     _refuse_twice([key for key, _ in axes], "--grid {} is given twice: put its values into one, with commas.")

@@ -174,7 +174,7 @@ def _gcg_suffix(material: Material) -> Rewrite:
     found = suffixes(load_items("jailbreakbench-gcg", material.data_dir))
     if not found:
         raise BdpoError(
-            "gcg-suffix: no prompt of jailbreakbench-gcg has anything behind its goal; is it the right file?"
+            "gcg-suffix: no prompt of jailbreakbench-gcg has a suffix behind its goal; is it the right file?"
         )
     return lambda request, draw: f"{request} {_one(found, draw)}"
 
