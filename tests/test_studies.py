@@ -111,3 +111,41 @@ def test_thirds_are_those_of_the_smallest_and_the_largest_imbalance_of_each_kind
     found = {name: sorted(row["id"] for row in rows) for name, rows in drawn.items()}
     assert found["smallest"] == ["b", "e", "z"] and found["largest"] == ["a", "f", "x"]
     assert sum(name < "g" for name in found["random"]) == 2 and len(found["random"]) == 3
+
+
+# --- summary.py ---------------------------------------------------------------------------------------------------
+
+
+def test_the_summary_of_a_sweep_has_its_numbers_by_kind() -> None:
+    told = runpy.run_path(str(STUDIES / "summary.py"))
+
+    def row(name: str, dpo: float, ours: float) -> dict[str, Any]:
+        score = {"value": dpo, "low": dpo / 2, "high": dpo * 1.5, "n": 8, "seeds": 2, "std": None}
+        difference = {"value": ours - dpo, "low": -0.25, "high": 0.125, "n": 8}
+        cells = {
+            "DPO": {"score": score, "difference": None, "gained": []},
+            "ours": {"score": score | {"value": ours, "std": 0.0123456}, "difference": difference, "lost": [1]},
+        }
+        return {"name": f"preferences {name}", "measure": "some", "n": 8, "kind": "share", "cells": cells}
+
+    kinds = ("unsafe", "harmless", "balanced")
+    rows = [row(f"{kind} reward", 0.5, 0.75) for kind in kinds] + [
+        row(f"{kind} log-ratio margin", 4, 3) for kind in kinds
+    ]
+    found = told["summary"]({"baseline": "DPO", "reference": "base", "rows": rows, "methods": {}})
+    assert found["rows"][0] == {
+        "row": "preferences unsafe reward",
+        "measure": "some",
+        "n": 8,
+        "methods": {
+            "DPO": {"score": {"value": 0.5, "low": 0.25, "high": 0.75}},
+            "ours": {
+                "score": {"value": 0.75, "low": 0.25, "high": 0.75, "std": 0.0123},
+                "difference to DPO": {"value": 0.25, "low": -0.25, "high": 0.125},
+            },
+        },
+    }
+    lines = told["tables"](found)
+    assert lines[3] == "| DPO | 50.0 |  | 50.0 |  | 50.0 |  |"
+    assert lines[4].startswith("| ours | 75.0 ± 1.2 | +25.0 [-25.0, +12.5] | 75.0 ± 1.2 |")
+    assert lines[9].startswith("| ours | 3.00 ± 0.01 | -1.00 [-0.25, +0.12] |")
