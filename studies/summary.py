@@ -1,6 +1,6 @@
-"""What is kept of a sweep: `python studies/summary.py SWEEP OUT.json`, from what `bdpo sweep` wrote there.
+"""What is kept of a comparison: `python studies/summary.py FOLDER OUT.json`, of `bdpo sweep` or `bdpo compare`.
 
-OUT.json has each row of SWEEP/compare.json with its scores, differences to the baseline and intervals, to four digits:
+OUT.json has each row of FOLDER/compare.json with its scores, differences to the baseline and intervals, to four digits:
 shares as fractions, margins in nats. Prints held-out preferences by kind, as the tables of studies/README.md have them.
 """
 
@@ -28,7 +28,8 @@ def summary(compared: Mapping[str, Any]) -> dict[str, Any]:
             if cell["difference"]:
                 methods[name][f"difference to {baseline}"] = _kept(cell["difference"])
         rows.append({"row": row["name"], "measure": row["measure"], "n": row["n"], "methods": methods})
-    return {"baseline": baseline, "reference": compared["reference"], "rows": rows}
+    found = {"baseline": baseline, "reference": compared["reference"], "rows": rows}
+    return found | {name: compared[name] for name in ("curves",) if name in compared}
 
 
 def _kept(value: Mapping[str, Any]) -> dict[str, float]:
@@ -41,6 +42,8 @@ def tables(found: Mapping[str, Any]) -> list[str]:
     rows = {row["row"]: row["methods"] for row in found["rows"]}
     lines = []
     for measure, (scale, plain, signed) in MEASURES.items():
+        if f"preferences {KINDS[0]} {measure}" not in rows:
+            continue
         heads = [head for kind in KINDS for head in (kind, "difference")]
         lines += ["", f"| {measure} | {' | '.join(heads)} |", "| --- |" + " ---: |" * len(heads)]
         for method in rows[f"preferences {KINDS[0]} {measure}"]:
@@ -64,9 +67,11 @@ def _interval(value: Mapping[str, float] | None, scale: float, form: str) -> str
     return f"{middle} [{low}, {high}]"
 
 
-def main(sweep: str, out: str) -> None:
+def main(folder: str, out: str) -> None:
     """Write OUT.json and print the tables."""
-    found = summary(read_json(Path(sweep) / "compare.json", "run `bdpo sweep` to its end", rows=list))
+    found = summary(
+        read_json(Path(folder) / "compare.json", "run `bdpo sweep` to its end, or `bdpo compare`", rows=list)
+    )
     write_json(Path(out), found)
     print("\n".join(tables(found)))
 

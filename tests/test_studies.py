@@ -145,6 +145,7 @@ def test_the_summary_of_a_sweep_has_its_numbers_by_kind() -> None:
             },
         },
     }
+    assert "curves" not in found and told["tables"]({"rows": [], "baseline": "DPO"}) == []
     lines = told["tables"](found)
     assert lines[3] == "| DPO | 50.0 |  | 50.0 |  | 50.0 |  |"
     assert lines[4].startswith("| ours | 75.0 ± 1.2 | +25.0 [-25.0, +12.5] | 75.0 ± 1.2 |")
