@@ -1,6 +1,6 @@
 """Would `boundary` do? How well r(x), which needs no generation, ranks the prompts that a judge found refused.
 
-    python studies/boundary.py EVALUATION MODEL PAIRS OUT.json [--base MODEL] [--others N]
+    python studies/boundary.py EVALUATION MODEL PAIRS OUT.json [--base MODEL] [--others N] [--tokens 3 5 8]
 
 EVALUATION is a folder of `bdpo evaluate` with the judged replies of MODEL, PAIRS the training pairs. With openings of k
 tokens that are refusals, and others that comply, the four most common of each,
@@ -38,7 +38,7 @@ from bdpo.pairs.refusals import opens_as_refusal
 from bdpo.terminal import bar
 from bdpo.tokens import options_ids, prompt_ids
 
-TOKENS, MANY = (3, 5, 8), 4  # of an opening; openings of each side
+MANY = 4  # openings of each side
 Openings = tuple[list[tuple[int, ...]], list[tuple[int, ...]]]  # that refuse, that comply
 Reply = tuple[list[int], bool]  # its tokens, and whether it refuses
 
@@ -112,8 +112,10 @@ def judged(folder: Path, others: int) -> list[Outcome]:
     return refused + complied[:others]
 
 
-def variants_of(tokenizer: Any, outcomes: Sequence[Outcome], pairs: str) -> dict[bool, dict[str, Openings]]:
-    """The openings by name, for prompts of the first half (True) and of the second."""
+def variants_of(
+    tokenizer: Any, outcomes: Sequence[Outcome], pairs: str, tokens: Sequence[int]
+) -> dict[bool, dict[str, Openings]]:
+    """The openings by name, of so many tokens, for prompts of the first half (True) and of the second."""
     trained: list[Reply] = []
     for pair in load_pairs(pairs).pairs:
         texts = (pair.chosen, pair.rejected)
@@ -125,8 +127,8 @@ def variants_of(tokenizer: Any, outcomes: Sequence[Outcome], pairs: str) -> dict
         ids = options_ids(tokenizer, _asked(outcome), [outcome.reply], outcome.id)[1][0]
         own[is_first(outcome)].append((list(ids), outcome.verdict == "refusal"))
     return {
-        first: {f"pairs, k = {k}": openings(trained, k) for k in TOKENS}
-        | {f"own replies, k = {k}": openings(own[not first], k) for k in TOKENS}
+        first: {f"pairs, k = {k}": openings(trained, k) for k in tokens}
+        | {f"own replies, k = {k}": openings(own[not first], k) for k in tokens}
         for first in (True, False)
     }
 
@@ -158,6 +160,7 @@ def main() -> None:
         parser.add_argument(name)
     parser.add_argument("--base")
     parser.add_argument("--others", type=int, default=1_000_000)
+    parser.add_argument("--tokens", type=int, nargs="+", default=[3, 5, 8])
     given = parser.parse_args()
     outcomes = judged(Path(given.evaluation), given.others)
     values: dict[str, list[dict[str, float]]] = {}
@@ -165,7 +168,7 @@ def main() -> None:
         if name is not None:
             loaded = load(name, on_device=True)
             prefixes = [prompt_ids(loaded.tokenizer, _asked(outcome), outcome.id) for outcome in outcomes]
-            variants = variants_of(loaded.tokenizer, outcomes, given.pairs)
+            variants = variants_of(loaded.tokenizer, outcomes, given.pairs, given.tokens)
             values[what] = levels(loaded.model.eval(), prefixes, [variants[is_first(outcome)] for outcome in outcomes])
     rows = rows_of(values["r"], outcomes, "r")
     if given.base is not None:
