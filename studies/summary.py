@@ -1,7 +1,7 @@
 """What is kept of a comparison: `python studies/summary.py FOLDER OUT.json`, of `bdpo sweep` or `bdpo compare`.
 
-OUT.json has each row of FOLDER/compare.json with its scores, differences to the baseline and intervals, to four digits:
-shares as fractions, margins in nats. Prints held-out preferences by kind, as the tables of studies/README.md have them.
+OUT.json has each row of FOLDER/compare.json with its scores, differences to the baseline and intervals, to four digits,
+and its curves: shares as fractions, margins in nats. Prints held-out preferences by kind, as the tables of studies/README.md have them.
 """
 
 from __future__ import annotations
@@ -11,10 +11,12 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from bdpo.evaluate.results.kinds import BALANCED, LOG_RATIO_MARGIN, REWARD
 from bdpo.files import read_json, write_json
+from bdpo.pairs.kinds import KINDS
 
-KINDS = ("unsafe", "harmless", "balanced")
-MEASURES = {"reward": (100, "{:.1f}", "{:+.1f}"), "log-ratio margin": (1, "{:.2f}", "{:+.2f}")}  # in %, in nats
+ROWS = (*KINDS, BALANCED)
+MEASURES = {REWARD: (100, "{:.1f}", "{:+.1f}"), LOG_RATIO_MARGIN: (1, "{:.2f}", "{:+.2f}")}  # in %, in nats
 
 
 def summary(compared: Mapping[str, Any]) -> dict[str, Any]:
@@ -28,8 +30,8 @@ def summary(compared: Mapping[str, Any]) -> dict[str, Any]:
             if cell["difference"]:
                 methods[name][f"difference to {baseline}"] = _kept(cell["difference"])
         rows.append({"row": row["name"], "measure": row["measure"], "n": row["n"], "methods": methods})
-    found = {"baseline": baseline, "reference": compared["reference"], "rows": rows}
-    return found | {name: compared[name] for name in ("curves",) if name in compared}
+    curves = {"curves": compared["curves"]} if "curves" in compared else {}
+    return {"baseline": baseline, "reference": compared["reference"], "rows": rows} | curves
 
 
 def _kept(value: Mapping[str, Any]) -> dict[str, float]:
@@ -42,14 +44,14 @@ def tables(found: Mapping[str, Any]) -> list[str]:
     rows = {row["row"]: row["methods"] for row in found["rows"]}
     lines = []
     for measure, (scale, plain, signed) in MEASURES.items():
-        if f"preferences {KINDS[0]} {measure}" not in rows:
+        if f"preferences {ROWS[0]}{measure}" not in rows:
             continue
-        heads = [head for kind in KINDS for head in (kind, "difference")]
-        lines += ["", f"| {measure} | {' | '.join(heads)} |", "| --- |" + " ---: |" * len(heads)]
-        for method in rows[f"preferences {KINDS[0]} {measure}"]:
+        heads = [head for kind in ROWS for head in (kind, "difference")]
+        lines += ["", f"| {measure.strip()} | {' | '.join(heads)} |", "| --- |" + " ---: |" * len(heads)]
+        for method in rows[f"preferences {ROWS[0]}{measure}"]:
             cells = []
-            for kind in KINDS:
-                told = rows[f"preferences {kind} {measure}"][method]
+            for kind in ROWS:
+                told = rows[f"preferences {kind}{measure}"][method]
                 cells.append(plain.format(scale * told["score"]["value"]) + _spread(told["score"], scale, plain))
                 cells.append(_interval(told.get(f"difference to {found['baseline']}"), scale, signed))
             lines.append(f"| {method} | {' | '.join(cells)} |")

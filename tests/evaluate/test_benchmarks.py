@@ -158,7 +158,7 @@ def test_a_prompt_that_comes_twice_keeps_both_rows(tmp_path):
 def test_a_number_behind_an_id_is_no_other_rows_own(tmp_path):
     rows = [{"id": id, "prompt": f"{n}?", "type": "x", "label": "safe"} for n, id in enumerate(("1", "1", "1-2", "1"))]
     write(tmp_path / "xstest_prompts.csv", rows)
-    assert [item.id for item in load_items("xstest-safe", tmp_path)] == ["1", "1-2", "1-2-2", "1-3"]
+    assert [item.id for item in load_items("xstest-safe", tmp_path)] == ["1", "1-3", "1-2", "1-4"]
 
 
 def test_a_suite_tells_what_is_missing_and_a_name_must_be_there(tmp_path):

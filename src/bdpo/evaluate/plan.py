@@ -96,9 +96,8 @@ def plan_tasks(plan: Plan, judge: Judge, *, logps: bool = True) -> tuple[list[Ta
 
 def _refuse_idle(plan: Plan) -> None:
     """Refuse what would change nothing: who gave it takes the results for something else than they are."""
-    idle = {"split": plan.pairs_split, "kind": plan.pairs_kind}
-    given = [f"--pairs-{name}" for name, value in idle.items() if value is not None]
-    given += ["--prefer"] if plan.prefer is not None else []
+    about_pairs = {"--pairs-split": plan.pairs_split, "--pairs-kind": plan.pairs_kind, "--prefer": plan.prefer}
+    given = [option for option, value in about_pairs.items() if value is not None]
     if given and plan.pairs is None:
         raise BdpoError(f"{given[0]} is about the data of --pairs: name them, or leave it out.")
     if plan.transforms and plan.pairs is not None and not plan.suite:

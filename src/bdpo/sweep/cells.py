@@ -76,8 +76,10 @@ def run_cell(cell: Cell, tasks: Sequence[Task], judge: Judge) -> None:
         if cell.seed is not None and not is_finished(cell.folder):
             _score_once(cell.recipe)
             resume = find_checkpoints(cell.folder).complete is not None
-            run_recipe(cell.recipe, cell.folder, resume=resume, callbacks=evaluation_callbacks(cell.recipe))
-            gc.collect()  # a trainer is a ring of references, which would hold its model while the next one is loaded
+            try:
+                run_recipe(cell.recipe, cell.folder, resume=resume, callbacks=evaluation_callbacks(cell.recipe))
+            finally:
+                gc.collect()  # a trainer is a ring of references, which would hold its model while the next is loaded
         if not is_evaluated(cell.label, cell.evaluation, tasks):
             evaluate_cells([cell], tasks, cell.evaluation, judge)
 

@@ -86,7 +86,7 @@ def refuse_unmeasured(rule: Rule, tasks: Sequence[Task], *, based: bool) -> None
 
 
 def measures(tasks: Sequence[Task], *, rewards: bool) -> list[str]:
-    """The rows that a comparison of these tasks has; of prompts in other wordings there is no average."""
+    """The rows that a comparison of these tasks can have; of prompts in other wordings there is no average."""
     averaged = {task.record.suite for task in tasks if "+" not in task.name}
     names = [suite for suite in AVERAGED if suite in averaged]
     names += ["overall"] if names else []

@@ -11,6 +11,7 @@ from collections import defaultdict
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
 from functools import partial
+from itertools import count
 from pathlib import Path
 from typing import Any
 
@@ -313,15 +314,15 @@ def _item(record: Benchmark, place: str, row: Row | BdpoError) -> Item | None:
 
 def _with_ids(items: Iterable[Item]) -> list[Item]:
     """The items with an id each: a hash of what is asked where none was published, numbered where it comes again."""
-    seen: dict[str, int] = defaultdict(int)
-    named: dict[str, Item] = {}
-    for item in items:
-        own = id = item.id or _digest(item.request, item.options)[:12]
-        while id in named:  # a number may be another row's own
-            seen[own] += 1
-            id = f"{own}-{1 + seen[own]}"
-        named[id] = replace(item, id=id)
-    return list(named.values())
+    named = [replace(item, id=item.id or _digest(item.request, item.options)[:12]) for item in items]
+    taken, met, found = {item.id for item in named}, set(), []
+    for item in named:
+        numbered = (f"{item.id}-{n}" for n in count(2))
+        id = item.id if item.id not in met else next(other for other in numbered if other not in taken)
+        taken.add(id)
+        met.add(item.id)
+        found.append(replace(item, id=id))
+    return found
 
 
 def stratified_sample(items: list[Item], limit: int, seed: int = 0) -> list[Item]:

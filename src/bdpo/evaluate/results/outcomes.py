@@ -160,21 +160,18 @@ def _refuse_other(where: str, there: dict[str, Any], now: dict[str, Any]) -> Non
 
 
 def claim_run(out: Path, name: str, model: str, label: str, key: dict[str, Any]) -> Run:
-    """The folder of a model: the one there is of this name and model, else a new one.
-
-    The same weights under the same name are the same model, however its path is written.
+    """The folder of a model: the one of this name and these weights, however their path is written, else a new one.
 
     Raises:
         BdpoError: it holds results of other weights, or cannot be written.
     """
     runs = list(_runs(out))
     for run in runs:
-        if (run.name, run.model) == (name, model):
-            _refuse_other(str(run.folder), run.key, key)
-            return run
-    for run in runs:
         if run.name == name and not key_difference(run.key, key):
             return run
+    for run in runs:
+        if (run.name, run.model) == (name, model):
+            _refuse_other(str(run.folder), run.key, key)
     slug = re.sub(r"[^a-z0-9.]+|\.(?=[a-z])", "-", name.lower())[:100].strip("-.") or "model"  # no results.json
     free = (out / (slug if n == 1 else f"{slug}-{n}") for n in range(1, len(runs) + 2))
     taken = {run.folder for run in runs}
