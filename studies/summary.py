@@ -1,7 +1,8 @@
 """What is kept of a comparison: `python studies/summary.py FOLDER OUT.json`, of `bdpo sweep` or `bdpo compare`.
 
 OUT.json has each row of FOLDER/compare.json with its scores, differences to the baseline and intervals, to four digits,
-and its curves: shares as fractions, margins in nats. Prints held-out preferences by kind, as the tables of studies/README.md have them.
+and its curves: shares as fractions, margins in nats. Prints held-out preferences by kind as the tables of
+studies/README.md have them.
 """
 
 from __future__ import annotations
