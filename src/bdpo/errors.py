@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+from collections import Counter
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 
@@ -48,6 +49,13 @@ def first_line(error: Exception) -> str:
 def nearest(name: object, known: Iterable[str], cutoff: float = 0.5) -> str | None:
     """The name that was probably meant: the most similar one, or None where none is similar enough (0 to 1)."""
     return next(iter(difflib.get_close_matches(str(name), list(known), n=1, cutoff=cutoff)), None)
+
+
+def refuse_twice(names: Iterable[str], sentence: str) -> None:
+    """Raise BdpoError with the sentence, the name in place of its {}, where one of the names comes twice."""
+    twice = next((name for name, n in Counter(names).items() if n > 1), None)
+    if twice is not None:
+        raise BdpoError(sentence.format(twice))
 
 
 def unknown(kind: str, name: object, known: Iterable[str]) -> BdpoError:

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from bdpo.errors import BdpoError
+from bdpo.errors import BdpoError, refuse_twice
 from bdpo.evaluate.ask.benchmarks import BENCHMARKS, LoadedSuite, load_suite, stratified_sample
 from bdpo.evaluate.ask.items import Item
 from bdpo.evaluate.ask.transforms import begins_reply, transform_items
@@ -83,7 +83,10 @@ def plan_tasks(plan: Plan, judge: Judge, *, logps: bool = True) -> tuple[list[Ta
             if transform:
                 asked = transform_items(items, transform, data_dir=plan.data_dir, seed=plan.seed)
             tasks.append(_task(task_name, scorer, benchmark.suite, asked, plan, judge))
-    _refuse_twice([task.name for task in tasks])
+    refuse_twice(  # the outcomes of both would lie in one file
+        [task.name for task in tasks],
+        "--transform: two of them would be {}; leave one out, or give its file another name.",
+    )
     if not tasks and plan.pairs is None:
         raise BdpoError(" ".join(loaded.missing.values()))
     if plan.pairs is not None and not logps:
@@ -102,13 +105,6 @@ def _refuse_idle(plan: Plan) -> None:
         raise BdpoError(f"{given[0]} is about the data of --pairs: name them, or leave it out.")
     if plan.transforms and plan.pairs is not None and not plan.suite:
         raise BdpoError("--transform words the prompts of benchmarks, not --pairs: name benchmarks with --suite.")
-
-
-def _refuse_twice(names: Sequence[str]) -> None:
-    """Refuse two tasks of one name: the outcomes of both would lie in one file."""
-    twice = next((name for name in names if names.count(name) > 1), None)
-    if twice is not None:
-        raise BdpoError(f"--transform: two of them would be {twice}; leave one out, or give its file another name.")
 
 
 def of_items(task: Task, items: list[Item]) -> Task:

@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import re
 import shlex
-from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import product
@@ -21,7 +20,7 @@ from typing import Any
 
 from pydantic import Field, ValidationError
 
-from bdpo.errors import BdpoError
+from bdpo.errors import BdpoError, refuse_twice
 from bdpo.evaluate.plan import Plan
 from bdpo.evaluate.replies.collect import Sampling
 from bdpo.files import key_digest
@@ -128,7 +127,7 @@ def cells(study: Study, out: Path) -> list[Cell]:
         BdpoError: a key or value that no recipe takes, a grid without values, names or settings not told apart.
     """
     axes = [_axis(text) for text in study.grid]
-    _refuse_twice([key for key, _ in axes], "--grid {} is given twice: put its values into one, with commas.")
+    refuse_twice([key for key, _ in axes], "--grid {} is given twice: put its values into one, with commas.")
     plain = _recipe(study, {})
     found = []
     for method, overrides in _methods(study, plain).items():
@@ -137,7 +136,7 @@ def cells(study: Study, out: Path) -> list[Cell]:
         settings = _settings(study, method, dict.fromkeys(overrides, f"--method {method}"), own)
         for label, (setting, given) in settings.items():
             found += [_cell(study, label, method, setting, seed, given, out) for seed in range(1, study.seeds + 1)]
-    _refuse_twice([cell.name for cell in found], "Two settings would share the folder {}: name a method otherwise.")
+    refuse_twice([cell.name for cell in found], "Two settings would share the folder {}: name a method otherwise.")
     models = {cell.recipe.model.model_dump_json() for cell in found}
     base = [] if len(models) > 1 else [Cell(BASE, BASE, {}, None, plain, BASE, out / "cells" / BASE)]
     return base + found
@@ -231,7 +230,7 @@ def _axis(text: str) -> tuple[str, list[str]]:
     values = [value.strip() for value in re.split(r",(?![^\[{]*[\]}])", listed)]
     if not re.fullmatch(r"\w+\.\w+", key) or not all(values):
         raise BdpoError(f"--grid {text}: write section.key=value,value, for example --grid loss.beta=0.05,0.1.")
-    _refuse_twice(values, f"--grid {text}: the value {{}} is given twice; leave one of them.")
+    refuse_twice(values, f"--grid {text}: the value {{}} is given twice; leave one of them.")
     _refuse_seed([f"{key}="], f"--grid {text}")
     return key, values
 
@@ -239,12 +238,6 @@ def _axis(text: str) -> tuple[str, list[str]]:
 def _refuse_seed(overrides: Iterable[str], where: str) -> None:
     if any(text.partition("=")[0].strip() == "train.seed" for text in overrides):
         raise BdpoError(f"{where}: train.seed is 1 to --seeds in every setting; leave it out, or say --seeds.")
-
-
-def _refuse_twice(names: Sequence[str], sentence: str) -> None:
-    twice = [name for name, n in Counter(names).items() if n > 1]
-    if twice:
-        raise BdpoError(sentence.format(twice[0]))
 
 
 def _slug(label: str) -> str:
@@ -262,5 +255,5 @@ def method_option(texts: Sequence[str]) -> dict[str, str]:
     for text, (name, equals, _) in zip(texts, parts, strict=True):
         if not equals or not name.strip():
             raise BdpoError(f"--method {text}: write NAME=OVERRIDES, for example --method DPO=balance.enabled=false.")
-    _refuse_twice([name.strip() for name, *_ in parts], "--method {} is given twice: give each method its own name.")
+    refuse_twice([name.strip() for name, *_ in parts], "--method {} is given twice: give each method its own name.")
     return {name.strip(): overrides for name, _, overrides in parts}

@@ -316,9 +316,11 @@ def _with_ids(items: Iterable[Item]) -> list[Item]:
     """The items with an id each: a hash of what is asked where none was published, numbered where it comes again."""
     named = [replace(item, id=item.id or _digest(item.request, item.options)[:12]) for item in items]
     taken, met, found = {item.id for item in named}, set(), []
+    numbers: dict[str, count[int]] = defaultdict(lambda: count(2))
     for item in named:
-        numbered = (f"{item.id}-{n}" for n in count(2))
-        id = item.id if item.id not in met else next(other for other in numbered if other not in taken)
+        id = item.id
+        if id in met:
+            id = next(other for n in numbers[item.id] if (other := f"{item.id}-{n}") not in taken)
         taken.add(id)
         met.add(item.id)
         found.append(replace(item, id=id))
